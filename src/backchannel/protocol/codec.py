@@ -1,0 +1,130 @@
+"""JSON as Backchannel allows it, with the standard library alone: what every client speaks.
+
+Stricter than the `json` module, because two ends that read one line differently are a hole: no NaN or Infinity, no
+number beyond a double, integers below 2^53, no lone surrogates, at most 32 levels, UTF-8 without a BOM. Of duplicate
+keys the last counts. The daemon's twin is `fastcodec`; `conformance/codec.json` runs against both.
+
+It uses the C scanner behind `json` directly: importing `json` itself pulls in `re` and costs as much as half an
+interpreter start, which the command line's `send` would feel.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+DEPTH_MAX = 32  # deeper than any envelope needs, far from any recursion limit
+INTEGER_MAX = 2**53 - 1  # the last integer that every JSON implementation keeps
+
+
+class Malformed(ValueError):
+    """The bytes are not JSON as we allow it. The text says what is wrong, never the content."""
+
+
+def decode(line: bytes | str) -> "Any":
+    """One JSON value from one line. Raises `Malformed`."""
+    try:
+        text = line if isinstance(line, str) else line.decode()
+        text = text.strip(" \t\r\n")
+        value, end = _scan(text, 0)
+    except UnicodeDecodeError as error:
+        raise Malformed(f"not UTF-8 at byte {error.start}") from None
+    except StopIteration as stop:
+        raise Malformed(f"no JSON value at character {stop.value}") from None
+    except RecursionError:
+        raise Malformed(f"nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError as error:
+        raise Malformed(str(error).partition(":")[0].lower() or "not JSON") from None
+    except SystemError:  # the scanner looked for its exception in `json`, which nobody imported (CPython before 3.13)
+        raise Malformed("not JSON") from None
+    if end != len(text):
+        raise Malformed(f"something follows the JSON value at character {end}")
+    check(value)
+    return value
+
+
+def check(value: "Any", depth: int = 1) -> None:
+    """What the grammar does not say: depth, the range of numbers, surrogates. Raises `Malformed`."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Malformed("a lone surrogate in a string") from None
+    elif kind is dict or kind is list:
+        if depth > DEPTH_MAX:
+            raise Malformed(f"nested deeper than {DEPTH_MAX} levels")
+        if kind is dict:
+            for key in value:
+                if not key.isascii():
+                    check(key, depth + 1)
+        for item in value.values() if kind is dict else value:
+            if item is not None and not (type(item) is str and item.isascii()):  # most are: no call for them
+                check(item, depth + 1)
+    elif kind is int:
+        if not -INTEGER_MAX <= value <= INTEGER_MAX:
+            raise Malformed("an integer beyond 2^53")
+    elif kind is float and (value - value) != 0.0:
+        raise Malformed("a number beyond a double")
+
+
+def encode(value: "Any") -> str:
+    """The value as one line of compact JSON, without the newline.
+
+    Takes None, bool, int, float, str, and dicts and lists (or tuples) of them. Raises `TypeError` for anything
+    else; what a `Malformed` check would refuse is the caller's to check.
+    """
+    kind = type(value)
+    if kind is str:
+        return quote(value)
+    if kind is dict:
+        return "{" + ",".join([quote(k) + ":" + encode(v) for k, v in value.items()]) + "}"
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int or kind is float:
+        return repr(value)
+    if kind is list or kind is tuple:
+        return "[" + ",".join([encode(item) for item in value]) + "]"
+    if isinstance(value, str):  # AgentName, Stage
+        return quote(str(value))
+    raise TypeError(f"{kind.__name__} has no place in a frame")
+
+
+def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]") -> bytes:
+    """One request line, newline included. Raises `UnicodeEncodeError` for a lone surrogate."""
+    body = ",".join([quote(k) + ":" + encode(v) for k, v in params.items() if v is not None])
+    return f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{body}}}}}\n'.encode()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _Rules:
+    """The knobs of the C scanner, as `json.JSONDecoder` would set them."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_no_constant)
+    memo: "dict[str, str]" = {}  # noqa: RUF012 - the scanner wants the attribute, and clears it
+
+
+def _find() -> "tuple[Callable[[str], str], Callable[[str, int], tuple[Any, int]]]":
+    try:
+        from _json import encode_basestring, make_scanner
+
+        return encode_basestring, make_scanner(_Rules)  # type: ignore[arg-type]
+    except ImportError:  # another Python than CPython
+        from json import JSONDecoder
+        from json.encoder import encode_basestring as quote_anywhere
+
+        return quote_anywhere, JSONDecoder(parse_constant=_no_constant).raw_decode
+
+
+quote, _scan = _find()

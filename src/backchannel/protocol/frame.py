@@ -1,0 +1,271 @@
+"""Frames: one JSON-RPC 2.0 object on one line, and the methods both sockets serve.
+
+This file is the wire: a request's params are the structs below, its answer is built by the functions at the end.
+`docs/protocol.md` tells the same for other languages. Parsing happens here, at the door; behind it there are no dicts.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ..errors import BackchannelError, LocalProtocolError
+from . import fastcodec
+from .codec import INTEGER_MAX, Malformed, check
+from .codes import CODES
+
+PROTOCOL: Final = 1
+TTL_S_MAX: Final = 366 * 86400.0  # a year: longer than anybody means, short enough to be no mistake
+WAIT_S_MAX: Final = 366 * 86400.0
+EXTRA_LEVEL: Final = 5  # where a push's unknown fields lie in the answer to a take: no reader may find it too deep
+
+
+class Request(msgspec.Struct, gc=False):
+    """One request line. `id` and `params` are kept as bytes: the first is echoed, the second belongs to the method."""
+
+    jsonrpc: str
+    method: str
+    id: Raw | UnsetType = UNSET
+    params: Raw = Raw(b"{}")
+
+
+# --- inbox.sock: anyone permitted -------------------------------------------------------------------------------------
+
+
+class Push(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """Store a text for the agent. Answered with a receipt once it is committed."""
+
+    to: str
+    text: Raw
+    id: str | None = None  # the client's message id or idempotency key; none: no dedupe
+    sender: str | None = None
+    auth: str | None = None
+    headers: dict[str, str] | None = None
+    priority: str = "normal"
+    ttl: float | None = None  # seconds from stored
+    durability: str | None = None  # process | power; none: the agent's setting
+    reply_to: str | None = None
+    trace_id: str | None = None
+    hops: int = 0
+    session: str | None = None
+    sent_at: float | None = None
+    kind: str = "message"  # or a daemon's notice: bounce, loop
+    bounce: bool = False  # the sender's daemon wants to know if it ends undone
+    path: list[str] | None = None  # the agents it went through, oldest first
+    outbox: bool = False  # pushed by the sender's daemon, not by the sender itself
+
+
+class StrictPush(Push, forbid_unknown_fields=True, gc=False):
+    """`Push`, telling at once that a line has fields we don't know: those are kept with the message."""
+
+
+class Find(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """`receipt` and `cancel`: one message, by id. `from` tells apart two senders who used the same id."""
+
+    id: str
+    sender: str | None = None
+
+
+class Wait(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """`wait`: the receipt, once the message reached `stage` or an end, or after `timeout` seconds."""
+
+    id: str
+    stage: str
+    timeout: float = 30.0
+    sender: str | None = None
+
+
+class Nothing(msgspec.Struct, gc=False):
+    """`ping`, `status`, `stop`: no params."""
+
+
+# --- control.sock: the agent itself -----------------------------------------------------------------------------------
+
+
+class Take(msgspec.Struct, gc=False):
+    """Lease up to `max` deliveries; wait up to `wait` seconds for the first. The same `take_id` answers the same."""
+
+    take_id: str | None = None
+    max: int = 1
+    wait: float | None = 0.0  # null: without end
+    kinds: list[str] | None = None
+    session: str | None = None
+    reply_to: str | None = None  # only answers to this message
+    resume: bool = False  # only what this take_id holds already: a client that found its daemon restarted
+    detached: bool = False  # false: held, lives as long as this connection; true: 300 s, renewable
+
+
+class Token(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """Names one delivery: (id, delivery). Without `delivery` the current one is meant."""
+
+    id: str
+    delivery: int | None = None
+    sender: str | None = None
+
+
+class Ack(Token, rename={"sender": "from"}, gc=False):
+    evidence: str = "ack"  # ack | flush | turn
+
+
+class Reject(Token, rename={"sender": "from"}, gc=False):
+    reason: str = ""
+
+
+class Release(Token, rename={"sender": "from"}, gc=False):
+    unseen: bool = False  # never shown to the agent: this handing-out does not count
+
+
+class Reply(Token, rename={"sender": "from"}, gc=False):
+    """The answer to one delivery: it is `done`, and the text goes to its sender."""
+
+    text: Raw = Raw(b"null")
+    reply_id: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class Send(msgspec.Struct, gc=False):
+    """A message to push from the own daemon's outbox. The fields are those of `push`."""
+
+    to: str
+    text: Raw
+    id: str | None = None
+    headers: dict[str, str] | None = None
+    priority: str = "normal"
+    ttl: float | None = None
+    durability: str | None = None
+    reply_to: str | None = None
+    trace_id: str | None = None
+    hops: int = 0
+    path: list[str] | None = None
+    bounce: bool = True  # tell this agent, by a notice, if it ends undone
+
+
+class Commit(msgspec.Struct, gc=False):
+    """All of it in one transaction, or nothing: what was handled, and what follows from it."""
+
+    acks: list[Ack] = []
+    replies: list[Reply] = []
+    sends: list[Send] = []
+
+
+class Claim(msgspec.Struct, gc=False):
+    """While this connection is open, answers to `reply_to` are handed out only on it."""
+
+    reply_to: str
+
+
+class Look(msgspec.Struct, gc=False):
+    """`peek` and `log`: messages after `after` (a msg_no), oldest first, without taking them; texts only if asked."""
+
+    after: int = 0
+    max: int = 100
+    peer: str | None = None
+    since: float | None = None  # Unix time, seconds
+    until: float | None = None
+    text: bool = False
+
+
+class Tap(msgspec.Struct, gc=False):
+    """Events after `after`; waits up to `wait` seconds for the first. Without `after`: from now on."""
+
+    after: int | None = None
+    wait: float = 0.0
+    text: bool = False
+
+
+# --- parsing ----------------------------------------------------------------------------------------------------------
+
+
+def parse_request(line: bytes) -> Request:
+    """The request on one line. Raises `LocalProtocolError` (`malformed`, `bad_request`)."""
+    try:
+        request = fastcodec.decode_as(_request, line)
+    except Malformed as error:
+        raise LocalProtocolError(f"the line is malformed: {error}", code="malformed") from None
+    except msgspec.ValidationError as error:
+        raise _bad_request(f"not a JSON-RPC request: {error}") from None
+    if request.jsonrpc != "2.0":
+        raise _bad_request("not a JSON-RPC 2.0 request")
+    if request.id is UNSET or not _is_id(bytes(request.id)):
+        raise _bad_request("a request needs an id (a string or a whole number), or nobody could be answered")
+    return request
+
+
+def parse(kind: type[Any], request: Request) -> Any:
+    """The params of a request as their struct. Raises `LocalProtocolError` (`malformed`, `bad_params`)."""
+    try:
+        return fastcodec.decode_as(_DECODERS[kind], request.params)
+    except Malformed as error:
+        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed") from None
+    except msgspec.ValidationError as error:
+        raise LocalProtocolError(f"{request.method}: {error}", code="bad_params") from None
+
+
+def parse_push(request: Request) -> tuple[Push, dict[str, Any] | None]:
+    """A push and the fields we don't know, which are kept. Raises as `parse`."""
+    try:
+        return fastcodec.decode_as(_strict_push, request.params), None
+    except (msgspec.ValidationError, Malformed):
+        push: Push = parse(Push, request)
+    try:
+        everything = fastcodec.decode(bytes(request.params))
+        extra = {k: v for k, v in everything.items() if k not in _PUSH_FIELDS}
+        check(extra, EXTRA_LEVEL)
+    except Malformed as error:
+        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed") from None
+    return push, extra or None
+
+
+def parse_text(raw: Raw) -> bytes:
+    """The text of a push as the JSON string it came in. Raises `LocalProtocolError`."""
+    try:
+        return fastcodec.check_text(raw)
+    except Malformed as error:
+        raise LocalProtocolError(f"the text is malformed: {error}", code="malformed") from None
+    except msgspec.ValidationError as error:
+        raise LocalProtocolError(f"push: {error} - at `$.text`", code="bad_params") from None
+
+
+def wants_bounce(params: bytes) -> bool:
+    """Whether a push of ours is to come back if it ends undone."""
+    return fastcodec.decode_as(_push, params).bounce
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def answer(request_id: bytes, result: Any) -> bytes:
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (request_id, fastcodec.encode(result))
+
+
+def answer_error(request_id: bytes, error: BackchannelError) -> bytes:
+    data = {"code": error.code, "hint": error.hint, "retry": error.retry}
+    reason = getattr(error, "reason", "")
+    if reason and reason != error.message:
+        data["reason"] = reason
+    body = {"code": CODES.get(error.code, CODES["internal"])[0], "message": error.message, "data": data}
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (request_id, fastcodec.encode(body))
+
+
+def _is_id(raw: bytes) -> bool:
+    if raw.startswith(b'"'):
+        try:
+            fastcodec.check_text(Raw(raw))
+        except Malformed:
+            return False
+        return True
+    return raw.lstrip(b"-").isdigit() and len(raw) <= 17 and -INTEGER_MAX <= int(raw) <= INTEGER_MAX
+
+
+def _bad_request(message: str) -> LocalProtocolError:
+    return LocalProtocolError(message, code="bad_request")
+
+
+_request = msgspec.json.Decoder(Request)
+_push = msgspec.json.Decoder(Push)
+_strict_push = msgspec.json.Decoder(StrictPush)
+_PUSH_FIELDS = frozenset(f.encode_name for f in msgspec.structs.fields(Push))
+_DECODERS = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (Push, Find, Wait, Nothing, Take, Ack, Reject, Release, Token, Commit, Claim, Look, Tap)
+}
