@@ -1,0 +1,1 @@
+"""The mailbox: one SQLite file with one owner, and all SQL there is."""

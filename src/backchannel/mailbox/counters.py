@@ -1,0 +1,135 @@
+"""How many messages of whom are where, and whether one more fits.
+
+Kept in memory, written with the transaction that changes them, reloaded when one is rolled back. The rule for a share
+comes from D-Bus: whoever floods gets ever less of what is left, so others still get in.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from operator import attrgetter
+
+from ..errors import OverLimit
+
+COLUMNS = ("total", "stored", "taken", "acked", "done", "rejected", "expired", "cancelled", "dead", "bytes")
+
+
+class Count:
+    """One sender's row."""
+
+    __slots__ = COLUMNS
+
+    total: int
+    stored: int
+    taken: int
+    acked: int
+    done: int
+    rejected: int
+    expired: int
+    cancelled: int
+    dead: int
+    bytes: int
+
+    def __init__(self, *values: int) -> None:
+        for column, value in zip(COLUMNS, values or (0,) * len(COLUMNS), strict=True):
+            setattr(self, column, value)
+
+    def values(self) -> tuple[int, ...]:
+        return _values(self)
+
+    @property
+    def unacked(self) -> int:
+        return self.stored + self.taken
+
+
+class Counters:
+    """All senders' rows and their sums."""
+
+    def __init__(self, messages_max: int, bytes_max: int) -> None:
+        self.messages_max = messages_max
+        self.bytes_max = bytes_max
+        self.by_sender: dict[str, Count] = {}
+        self.stored = self.unacked = self.unacked_bytes = self.senders = 0
+        self._dirty: set[str] = set()
+        self._new: set[str] = set()  # senders without a row
+
+    def load(self, db: sqlite3.Connection) -> None:
+        rows = db.execute(
+            "SELECT sender, total, stored, taken, acked, done, rejected, expired, cancelled, dead, bytes FROM counters"
+        )
+        self.by_sender = {sender: Count(*values) for sender, *values in rows}
+        counts = self.by_sender.values()
+        self.stored = sum(c.stored for c in counts)
+        self.unacked = sum(c.unacked for c in counts)
+        self.unacked_bytes = sum(c.bytes for c in counts)
+        self.senders = sum(c.unacked > 0 for c in counts)
+        self._dirty.clear()
+        self._new.clear()
+
+    def save(self, db: sqlite3.Cursor) -> None:
+        for sender in self._new:
+            db.execute("INSERT INTO counters VALUES (?,0,0,0,0,0,0,0,0,0,0)", (sender,))
+        for sender in self._dirty:
+            db.execute(
+                "UPDATE counters SET total = ?, stored = ?, taken = ?, acked = ?, done = ?, rejected = ?, expired = ?,"
+                " cancelled = ?, dead = ?, bytes = ? WHERE sender = ?",
+                (*self.by_sender[sender].values(), sender),
+            )
+        self._dirty.clear()
+        self._new.clear()
+
+    def admit(self, sender: str, size: int) -> None:
+        """Raises `OverLimit` (`full`, `quota`) if one more message of `size` bytes does not fit."""
+        if self.unacked >= self.messages_max or self.unacked_bytes + size > self.bytes_max:
+            raise OverLimit(
+                f"the mailbox is full ({self.unacked} messages, {self.unacked_bytes} bytes unacked)",
+                code="full",
+                hint="it takes more when the agent has acked some; try again later",
+                retry=True,
+            )
+        mine = self.by_sender.get(sender)
+        count, size_now = (mine.unacked, mine.bytes) if mine else (0, 0)
+        share = self.senders + 2 if count == 0 else self.senders + 1
+        if count * share >= self.messages_max - (self.unacked - count) or (size_now + size) * share > self.bytes_max - (
+            self.unacked_bytes - size_now
+        ):
+            raise OverLimit(
+                f"{sender}'s share of the mailbox is used up ({count} messages, {size_now} bytes unacked)",
+                code="quota",
+                hint="it takes more when the agent has acked some; try again later",
+                retry=True,
+            )
+
+    def added(self, sender: str, stage: str, size: int) -> None:
+        """A new message of `sender` entered as `stage` (stored or taken)."""
+        count = self.by_sender.get(sender)
+        if count is None:
+            count = self.by_sender[sender] = Count()
+            self._new.add(sender)
+        count.total += 1
+        self._enter(count, stage, size)
+        self._dirty.add(sender)
+
+    def moved(self, sender: str, before: str, after: str, size: int) -> None:
+        """A message of `sender` went from one stage to another; `size` counts while it is stored or taken."""
+        count = self.by_sender[sender]
+        if before == "stored" or before == "taken":
+            count.bytes -= size
+            self.unacked_bytes -= size
+            self.unacked -= 1
+            self.stored -= before == "stored"
+            self.senders -= count.unacked == 1
+        setattr(count, before, getattr(count, before) - 1)
+        self._enter(count, after, size)
+        self._dirty.add(sender)
+
+    def _enter(self, count: Count, stage: str, size: int) -> None:
+        if stage == "stored" or stage == "taken":
+            self.senders += count.unacked == 0
+            count.bytes += size
+            self.unacked_bytes += size
+            self.unacked += 1
+            self.stored += stage == "stored"
+        setattr(count, stage, getattr(count, stage) + 1)
+
+
+_values: Callable[[Count], tuple[int, ...]] = attrgetter(*COLUMNS)

@@ -1,0 +1,156 @@
+"""Opening the one file, and knowing whether it may be opened at all.
+
+Exactly one connection, `locking_mode=EXCLUSIVE`: nobody else can open the file while the daemon lives, there is no
+shared-memory file, and SQLite's WAL-reset bug (3.7.0 to 3.51.2, two connections) cannot be met. What looks at the file
+from outside SQLite does so before it is opened: closing a second descriptor would drop SQLite's POSIX locks.
+
+A file that is newer, damaged or somebody else's is left exactly as it is, with an error that names it.
+"""
+
+import os
+import sqlite3
+from importlib.resources import files
+
+from ..errors import BackchannelError
+
+APPLICATION_ID = 0x42434D42  # "BCMB": `file` and we recognise a mailbox by it
+SQLITE_MIN = (3, 35, 0)
+STEPS = ("schema.sql",)  # step n brings a file of version n-1 to version n
+VERSION = len(STEPS)
+PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
+
+
+class MailboxUnusable(BackchannelError):
+    """The file cannot be this daemon's mailbox: damaged, newer, or not a mailbox. It was not changed."""
+
+    code = "mailbox_unusable"
+
+
+def open_database(path: str, *, migrate: bool = True) -> sqlite3.Connection:
+    """The one connection to the mailbox at `path`, made if it does not exist, at this version's schema.
+
+    Raises `MailboxUnusable`; with `migrate=False` also for an older file, which only its owner's start may change.
+        Raises `NotPermitted`, `BackchannelError` (`storage`) when it is not the file's fault: a full or failing disk.
+    """
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise MailboxUnusable(f"SQLite {sqlite3.sqlite_version} is too old", hint="3.35 or newer is needed")
+    _check_header(path)
+    is_new = not os.path.exists(path) or os.path.getsize(path) == 0
+    if is_new:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file; an old one keeps its own
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        if db.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+            raise MailboxUnusable(f"{path} cannot use a write-ahead log", hint="move STATE to a local file system")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute("PRAGMA trusted_schema=OFF")
+        _migrate(db, path, allowed=migrate or is_new)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            raise MailboxUnusable(f"{path} is open in another program", hint="close it, then start again") from None
+        raise unusable(path, error) from None
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def quick_check(db: sqlite3.Connection, path: str) -> None:
+    """After an unclean stop. Raises `MailboxUnusable` with what SQLite found."""
+    try:
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise unusable(path, error) from None
+    if found != "ok":
+        raise damaged(path, found)
+
+
+def damaged(path: str, what: str) -> MailboxUnusable:
+    backup = newest_backup(path)
+    advice = f"the newest backup is {backup}" if backup else "there is no backup beside it"
+    return MailboxUnusable(
+        f"the mailbox {path} is damaged ({what.splitlines()[0]}); it was left as it is",
+        hint=f"{advice}; to begin with an empty one, move the file away yourself",
+    )
+
+
+def unusable(path: str, error: sqlite3.Error) -> BackchannelError:
+    """What to raise for an error at opening: damage, or something that is not the file's fault."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if not isinstance(error, sqlite3.OperationalError) or code == sqlite3.SQLITE_ERROR:
+        return damaged(path, str(error))
+    return BackchannelError(
+        f"the mailbox {path} cannot be opened now ({error})",
+        code="storage",
+        hint="nothing was lost; look at the disk and at the permissions, then start again",
+    )
+
+
+def newest_backup(path: str) -> str | None:
+    folder = os.path.join(os.path.dirname(path), "backups")
+    try:
+        found = [entry for entry in os.scandir(folder) if entry.is_file()]
+    except OSError:
+        return None
+    return max(found, key=lambda entry: entry.stat().st_mtime).path if found else None
+
+
+def _check_header(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        header = os.read(fd, 100)
+    finally:
+        os.close(fd)
+    if not header:
+        return
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise damaged(path, "it does not begin as an SQLite file")
+    application_id, pages = int.from_bytes(header[68:72], "big"), int.from_bytes(header[28:32], "big")
+    # Ours has no mark as long as its first page alone is in the file, and the schema still in the log.
+    if application_id != APPLICATION_ID and (application_id != 0 or pages > 1):
+        raise MailboxUnusable(
+            f"{path} is another program's database; it was left as it is", hint="move it away, then start again"
+        )
+    _refuse_newer(path, int.from_bytes(header[60:64], "big"))
+
+
+def _migrate(db: sqlite3.Connection, path: str, *, allowed: bool) -> None:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    _refuse_newer(path, version)
+    if version < VERSION and not allowed:
+        raise MailboxUnusable(
+            f"{path} has the older schema {version}", hint="its owner's start brings it up: backchannel up NAME"
+        )
+    for step in range(version, VERSION):
+        db.execute("BEGIN IMMEDIATE")
+        for statement in statements(files(__package__).joinpath(STEPS[step]).read_text()):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={step + 1}")
+        db.execute("COMMIT")
+
+
+def statements(script: str) -> list[str]:
+    """The statements of a script, one by one: `executescript` would commit between them."""
+    found, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found
+
+
+def _refuse_newer(path: str, version: int) -> None:
+    if version > VERSION:
+        raise MailboxUnusable(
+            f"{path} was written by a newer Backchannel (schema {version}, this one knows {VERSION})",
+            hint="upgrade backchannel; the file was left as it is",
+        )

@@ -1,0 +1,650 @@
+"""One agent's mailbox: messages put, leased, settled; every promise about them one transaction.
+
+Calls change the open transaction (begun by the first of them); nothing is true before `commit()` returned, and after
+`rollback()` nothing happened. The daemon commits once per pass of its loop for everything that arrived in it.
+
+`now` is seconds since boot (it never jumps), `wall` is Unix time (it may, and is only ever shown). Leases live in
+memory beside the rows that make them durable: a restart finds them again and gives their takers a moment.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BackchannelError, LocalProtocolError, Refused
+from ..protocol.envelope import Envelope, same_content, shown_sender
+from ..protocol.receipt import Stage
+from .counters import Counters
+from .database import open_database, quick_check, unusable
+
+HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
+DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
+DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+
+_ENVELOPE = (
+    "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
+    " durability, extra, path, bounce"
+)
+
+_STATE = (
+    "msg_no, id, sender, uid, stage, delivery, durability, reason, evidence, reply_id,"
+    " length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0), trace_id, hops, path, bounce, unseen"
+)
+
+
+class Leased:
+    """One message that is handed out."""
+
+    __slots__ = ("delivery", "id", "msg_no", "sender", "size", "take")
+
+    def __init__(self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease") -> None:
+        self.msg_no = msg_no
+        self.id = message_id
+        self.sender = sender
+        self.size = size
+        self.delivery = delivery
+        self.take = take
+
+
+class Lease:
+    """What one `take` handed out. `holder` is the connection it lives with; without one it has a `deadline`
+    (seconds since boot)."""
+
+    __slots__ = ("deadline", "detached", "holder", "messages", "take_id")
+
+    def __init__(self, take_id: str, *, detached: bool, deadline: float | None) -> None:
+        self.take_id = take_id
+        self.detached = detached
+        self.deadline = deadline
+        self.holder: object = None
+        self.messages: dict[int, Leased] = {}
+
+
+class Handed:
+    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is."""
+
+    __slots__ = ("delivery", "envelope", "msg_no")
+
+    def __init__(self, envelope: Envelope, msg_no: int, delivery: int) -> None:
+        self.envelope = envelope
+        self.msg_no = msg_no
+        self.delivery = delivery
+
+
+class State:
+    """What is known of one message: the row without its text."""
+
+    __slots__ = (
+        "bounce",
+        "delivery",
+        "durability",
+        "evidence",
+        "hops",
+        "id",
+        "msg_no",
+        "path",
+        "reason",
+        "reply_id",
+        "sender",
+        "size",
+        "stage",
+        "trace_id",
+        "uid",
+        "unseen",
+    )
+
+    def __init__(
+        self,
+        msg_no: int,
+        message_id: str,
+        sender: str,
+        uid: int,
+        stage: str,
+        delivery: int,
+        durability: str,
+        reason: str | None,
+        evidence: str | None,
+        reply_id: str | None,
+        size: int,
+        trace_id: str | None,
+        hops: int,
+        path: str | None,
+        bounce: int,
+        unseen: int,
+    ) -> None:
+        self.msg_no = msg_no
+        self.id = message_id
+        self.sender = sender
+        self.uid = uid
+        self.stage = Stage(stage)
+        self.delivery = delivery
+        self.durability = durability
+        self.reason = reason
+        self.evidence = evidence
+        self.reply_id = reply_id
+        self.size = size
+        self.trace_id = trace_id
+        self.hops = hops
+        self.path = path.split(",") if path else []
+        self.bounce = bool(bounce)
+        self.unseen = unseen
+
+
+class Mailbox:
+    """The open mailbox of one agent. `leases` maps take ids to what they hold. Since the last commit: `changed` lists
+    (msg_no, stage) as they came about, `ended_undone` what failed and whose sender's daemon wants to know."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        path: str,
+        *,
+        messages_max: int = 1_000_000,
+        bytes_max: int = 1 << 30,
+        deliveries_max: int = DELIVERIES_MAX,
+        detached_s: float = DETACHED_S,
+    ) -> None:
+        self.db = db
+        self._writer = db.cursor()  # for what returns no rows; `db.execute` makes a cursor a call
+        self.path = path
+        self.mailbox_id = ""
+        self.epoch = 0
+        self.deliveries_max = deliveries_max
+        self.detached_s = detached_s
+        self.counters = Counters(messages_max, bytes_max)
+        self.leases: dict[str, Lease] = {}
+        self.leased: dict[int, Leased] = {}
+        self._emptied: dict[str, Lease] = {}  # since the last commit; a rollback fills them again
+        self.changed: list[tuple[int, str]] = []
+        self.ended_undone: list[tuple[State, Stage, str]] = []
+        self.next_expiry: float | None = None
+        self.paused = False
+        self.in_transaction = False
+        self.commits = 0
+        self._next_no = 1
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        now: float,
+        wall: float,
+        boot_id: str,
+        random: Callable[[int], bytes],
+        migrate: bool = True,
+        **limits: float,
+    ) -> "Mailbox":
+        """The mailbox at `path`, recovered and ready. Raises `MailboxUnusable`; the file is then as it was.
+
+        Raises `BackchannelError` (`storage`) when the disk or a permission does not allow it now.
+        """
+        db = open_database(path, migrate=migrate)
+        mailbox = cls(db, path, **limits)  # type: ignore[arg-type]
+        try:
+            mailbox._recover(now, wall, boot_id, random)
+        except sqlite3.Error as error:
+            db.close()
+            raise unusable(path, error) from None
+        except BaseException:
+            db.close()
+            raise
+        return mailbox
+
+    def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
+        meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta["clean"]:
+            quick_check(self.db, self.path)
+        self.begin()
+        if not meta:
+            meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
+        elif meta["boot_id"] != boot_id:
+            # Another boot counts its seconds from another zero.
+            shift = meta["boot_offset"] - (wall - now)
+            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            if not meta["clean"]:
+                meta["epoch"] += 1  # a power cut may have taken the last commits
+        meta.update(boot_id=boot_id, boot_offset=wall - now, clean=0)
+        self.db.executemany("REPLACE INTO meta (key, value) VALUES (?, ?)", meta.items())
+        self.db.execute("COMMIT")
+        self.in_transaction = False
+        self.mailbox_id = str(meta["mailbox_id"])
+        self.epoch = int(meta["epoch"])
+        self.reload(now)
+
+    def reload(self, now: float) -> None:
+        """Reads back what memory mirrors: counters, leases, the next number. After opening, and after a rollback.
+
+        A lease that memory already knew stays the same object, with its deadline; one found only on disk waits for
+        its client.
+        """
+        self.counters.load(self.db)
+        paused = self.db.execute("SELECT value FROM meta WHERE key = 'paused'").fetchone()
+        self.paused = bool(paused and paused[0])
+        known = self._emptied | self.leases
+        for before in known.values():
+            before.messages.clear()
+        self.leases, self.leased, self._emptied = {}, {}, {}
+        rows = self.db.execute(
+            "SELECT msg_no, id, sender, length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0),"
+            " delivery, take_id, detached FROM messages WHERE stage = 'taken' ORDER BY msg_no"
+        )
+        for msg_no, message_id, sender, size, delivery, take_id, detached in rows:
+            lease = self.leases.get(take_id) or known.get(take_id)
+            if lease is None:
+                grace = self.detached_s if detached else HELD_GRACE_S
+                lease = Lease(take_id, detached=bool(detached), deadline=now + grace)
+            self.leases[take_id] = lease
+            leased = Leased(msg_no, message_id, sender, size, delivery, lease)
+            lease.messages[msg_no] = self.leased[msg_no] = leased
+        last = self.db.execute("SELECT max(msg_no) FROM messages").fetchone()[0]
+        self._next_no = (last or 0) + 1
+        self._find_next_expiry()
+
+    def close(self, wall: float, now: float) -> None:
+        """An orderly end: the log goes into the file, and the next start need not check it."""
+        if self.in_transaction:
+            self.rollback(now)
+        self.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+        self.db.execute("UPDATE meta SET value = ? WHERE key = 'boot_offset'", (wall - now,))
+        self.db.close()
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        if not self.in_transaction:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self.in_transaction = True
+
+    def commit(self) -> None:
+        """Makes everything since `begin` true. Raises `sqlite3.Error`; nothing is known then until `rollback`."""
+        self.counters.save(self._writer)
+        self._writer.execute("COMMIT")
+        self.in_transaction = False
+        self._emptied.clear()
+        self.commits += 1
+
+    def rollback(self, now: float) -> None:
+        if self.db.in_transaction:  # a full disk makes SQLite roll back by itself
+            self.db.execute("ROLLBACK")
+        self.in_transaction = False
+        self.changed.clear()
+        self.ended_undone.clear()
+        self.reload(now)
+
+    @property
+    def wal_bytes(self) -> int:
+        try:
+            return os.stat(self.path + "-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint(self) -> None:
+        """Moves the log into the file. Costs milliseconds (it waits for the disk): only when nobody waits.
+
+        In an open transaction it is not done: a commit follows, and the next occasion after that.
+        """
+        if self.in_transaction:
+            return
+        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one.
+        self.db.execute("UPDATE meta SET value = value WHERE key = 'clean'")
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def put(
+        self, envelope: Envelope, *, now: float, wall: float, lease: Lease | None = None, is_own: bool = False
+    ) -> tuple[State, bool, Handed | None]:
+        """Stores a message; with `lease` it is handed out in the same transaction. No limit holds for our `is_own`.
+
+        Returns its state, whether it was there already (then nothing changed), and what to hand over. Raises
+        `OverLimit` when it does not fit and `Refused` (`key_reused`) when its id carries something else.
+        """
+        e = envelope
+        size = e.body_bytes
+        try:
+            if not is_own:
+                self.counters.admit(e.sender, size)
+        except BackchannelError:
+            # A full mailbox still answers truthfully about what it stored before.
+            if (state := self.find(e.id, e.sender)) is not None:
+                return self._repeated(state, e), True, None
+            raise
+        self.begin()
+        number = self._next_no
+        expires = None if e.ttl is None else now + e.ttl
+        stage, delivery, take_id, detached = "stored", 0, None, None
+        if lease is not None:
+            stage, delivery, take_id, detached = "taken", 1, lease.take_id, lease.detached
+        try:
+            self._writer.execute(
+                "INSERT INTO messages (msg_no, id, sender, kind, text, stage, priority, delivery, take_id, detached,"
+                " expires, sent_at, stored_at, uid, gid, pid, durability, session, reply_to, trace_id, hops,"
+                " headers, extra, path, bounce) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    number, e.id, e.sender, e.kind, e.text, stage, e.priority, delivery, take_id, detached,
+                    expires, e.sent_at, wall, e.uid, e.gid, e.pid, e.durability, e.session, e.reply_to, e.trace_id,
+                    e.hops, e.headers, e.extra, e.path, e.bounce,
+                ),
+            )  # fmt: skip
+        except sqlite3.IntegrityError:
+            existing = self.find(e.id, e.sender)
+            assert existing is not None, "only the id and sender are unique"
+            return self._repeated(existing, e), True, None
+        self._next_no = number + 1
+        self.counters.added(e.sender, stage, size)
+        state = State(
+            number, e.id, e.sender, e.uid, stage, delivery, e.durability, None, None, None, size,
+            e.trace_id, e.hops, e.path, e.bounce, 0,
+        )  # fmt: skip
+        self.changed.append((number, "stored"))
+        if lease is None:
+            if expires is not None and (self.next_expiry is None or expires < self.next_expiry):
+                self.next_expiry = expires
+            return state, False, None
+        self.changed.append((number, "taken"))
+        self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease))
+        return state, False, Handed(e, number, 1)
+
+    def _repeated(self, state: State, envelope: Envelope) -> State:
+        text, headers = self.db.execute(
+            "SELECT text, headers FROM messages WHERE msg_no = ?", (state.msg_no,)
+        ).fetchone()
+        if not same_content(envelope, text, headers):
+            raise Refused(
+                f"id {envelope.id} was used before with another text or other headers",
+                code="key_reused",
+                hint="use a new id for a new message",
+            )
+        return state
+
+    # --- handing out --------------------------------------------------------------------------------------------------
+
+    def lease(
+        self,
+        lease: Lease,
+        count: int,
+        *,
+        bytes_max: int,
+        reply_to: str | None = None,
+        wants: Callable[[str, str | None, str | None], bool] | None = None,
+    ) -> list[Handed]:
+        """Hands out up to `count` messages in order of priority and arrival, at most about `bytes_max` of them.
+
+        Only those for which `wants(kind, session, reply_to)`; with `reply_to` only answers to that message.
+        """
+        handed: list[Handed] = []
+        size = 0
+        while len(handed) < count and size < bytes_max and self.counters.stored:
+            row = self._next_ready(reply_to, wants)
+            if row is None:
+                break
+            number, delivery, *fields = row
+            self.begin()
+            self._writer.execute(
+                "UPDATE messages SET stage = 'taken', delivery = delivery + 1, take_id = ?, detached = ?"
+                " WHERE msg_no = ?",
+                (lease.take_id, lease.detached, number),
+            )
+            envelope = Envelope(*fields)
+            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease)
+            self.counters.moved(envelope.sender, "stored", "taken", leased.size)
+            self.changed.append((number, "taken"))
+            self._add_to(lease, leased)
+            handed.append(Handed(envelope, number, delivery + 1))
+            size += leased.size
+        return handed
+
+    def _next_ready(self, reply_to: str | None, wants: Callable[[str, str | None, str | None], bool] | None) -> Any:
+        if reply_to is None:
+            rows = self.db.execute(
+                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                " WHERE stage = 'stored' ORDER BY priority, msg_no"
+            )
+        else:
+            rows = self.db.execute(
+                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                " WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
+                (reply_to,),
+            )
+        try:
+            # The first nearly always is the one; SQLite steps only as far as we look.
+            return next((row for row in rows if wants is None or wants(row[4], row[13], row[14])), None)
+        finally:
+            rows.close()
+
+    def handed_again(self, lease: Lease) -> list[Handed]:
+        """What a lease still holds, for a client that asks again with the same take id."""
+        return [
+            Handed(
+                Envelope(
+                    *self.db.execute(
+                        f"SELECT {_ENVELOPE} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+                        (number,),
+                    ).fetchone()
+                ),
+                number,
+                leased.delivery,
+            )
+            for number, leased in sorted(lease.messages.items())
+        ]
+
+    def _add_to(self, lease: Lease, leased: Leased) -> None:
+        lease.messages[leased.msg_no] = self.leased[leased.msg_no] = leased
+        self.leases[lease.take_id] = lease
+
+    # --- settling -----------------------------------------------------------------------------------------------------
+
+    def current(self, message_id: str, sender: str | None, delivery: int | None) -> State:
+        """The message a token (id, delivery) names, if that delivery is the current one.
+
+        A lease that fell but was not handed out again is still current: the agent was only slow. Raises
+        `LocalProtocolError` (`no_such_message`, `ambiguous`) or `Refused` (`stale`, `ended`).
+        """
+        state = self.get(message_id, sender)
+        if state.stage not in (Stage.STORED, Stage.TAKEN):
+            why = f" ({state.reason})" if state.reason else ""
+            raise Refused(f"message {message_id} is {state.stage} already{why}", code="ended", hint="nothing to do")
+        if delivery is None and state.stage is Stage.TAKEN:
+            return state
+        if delivery is None or state.delivery == 0:
+            raise Refused(
+                f"message {message_id} is not handed out", code="stale", hint="take it first: backchannel recv --keep"
+            )
+        if delivery != state.delivery:
+            raise Refused(
+                f"delivery {delivery} of message {message_id} is stale, {state.delivery} is the current one",
+                code="stale",
+                hint="it was handed out again; leave it to who has it now",
+            )
+        return state
+
+    def ack(self, state: State, evidence: str, wall: float) -> None:
+        """The agent has it."""
+        self._settle(state, Stage.ACKED, wall, evidence=evidence)
+
+    def answer(self, state: State, reply_id: str, reply_text: bytes | None, wall: float) -> None:
+        """The agent answered. `reply_text` is kept for a sender who has no mailbox."""
+        self._settle(state, Stage.DONE, wall, evidence=state.evidence or "ack")
+        self.db.execute(
+            "UPDATE messages SET reply_id = ?, reply_text = ? WHERE msg_no = ?", (reply_id, reply_text, state.msg_no)
+        )
+
+    def reject(self, state: State, reason: str, wall: float) -> None:
+        """The agent does not take it, and says why."""
+        self._settle(state, Stage.REJECTED, wall, reason=reason)
+
+    def release(self, state: State, wall: float, *, unseen: bool = False) -> None:
+        """Back among the waiting; `dead` instead if it went out too often. `unseen`: this time does not count."""
+        if state.stage is not Stage.TAKEN:
+            return
+        seen = state.delivery - state.unseen - unseen
+        if not unseen and seen >= self.deliveries_max:
+            self._settle(state, Stage.DEAD, wall, reason=f"{seen} deliveries without an ack")
+            return
+        self.begin()
+        self.db.execute(
+            "UPDATE messages SET stage = 'stored', take_id = NULL, detached = NULL, unseen = unseen + ?"
+            " WHERE msg_no = ?",
+            (unseen, state.msg_no),
+        )
+        self._moved(state, Stage.STORED)
+        self._find_next_expiry()
+
+    def drop(self, lease: Lease, wall: float) -> None:
+        """A lease falls: its connection closed, or its time is over."""
+        for leased in list(lease.messages.values()):
+            self.release(self.get_by_number(leased.msg_no), wall)
+
+    def release_expired(self, now: float, wall: float) -> None:
+        """Drops the leases whose deadline passed."""
+        for lease in [x for x in self.leases.values() if x.deadline is not None and x.deadline <= now]:
+            self.drop(lease, wall)
+
+    def cancel(self, state: State, wall: float) -> None:
+        """The sender takes it back, while nobody has it. Raises `Refused` (`taken`, `ended`)."""
+        if state.stage is Stage.CANCELLED:
+            return
+        if state.stage is Stage.TAKEN:
+            raise Refused(
+                f"message {state.id} is taken", code="taken", hint="the agent has it; send another message instead"
+            )
+        if state.stage is not Stage.STORED:
+            raise Refused(f"message {state.id} is {state.stage} already", code="ended", hint="nothing to do")
+        self._settle(state, Stage.CANCELLED, wall, reason="cancelled by the sender")
+
+    def expire(self, now: float, wall: float) -> None:
+        """Ends what waited longer than its ttl. A leased message expires only when it comes back."""
+        if self.next_expiry is None or self.next_expiry > now:
+            return
+        rows = self.db.execute(
+            "SELECT msg_no FROM messages WHERE expires IS NOT NULL AND expires <= ? AND stage = 'stored'"
+            " ORDER BY expires LIMIT 1000",  # bounded: the loop comes back for the rest
+            (now,),
+        ).fetchall()
+        for (number,) in rows:
+            self._settle(self.get_by_number(number), Stage.EXPIRED, wall, reason="its ttl passed before it was taken")
+        self._find_next_expiry()
+
+    def _settle(
+        self, state: State, stage: Stage, wall: float, *, reason: str | None = None, evidence: str | None = None
+    ) -> None:
+        self.begin()
+        self._writer.execute(
+            "UPDATE messages SET stage = ?, reason = ?, evidence = ?, ended_at = ?, take_id = NULL, detached = NULL"
+            " WHERE msg_no = ?",
+            (stage.value, reason, evidence, wall, state.msg_no),
+        )
+        if state.bounce and stage.is_failure:
+            self.ended_undone.append((state, stage, reason or ""))
+        self._moved(state, stage)
+
+    def _moved(self, state: State, stage: Stage) -> None:
+        self.counters.moved(state.sender, state.stage.value, stage.value, state.size)
+        self.changed.append((state.msg_no, stage.value))
+        leased = self.leased.pop(state.msg_no, None)
+        if leased is not None:
+            del leased.take.messages[state.msg_no]
+            if not leased.take.messages:
+                self._emptied[leased.take.take_id] = self.leases.pop(leased.take.take_id)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def get(self, message_id: str, sender: str | None) -> State:
+        """A message by id, and by sender where two used the same. Raises `LocalProtocolError`."""
+        rows = self.db.execute(
+            f"SELECT {_STATE} FROM messages WHERE id = ?",  # noqa: S608 - a constant
+            (message_id,),
+        ).fetchall()
+        found = [State(*row) for row in rows if sender is None or shown_sender(row[2]) == sender]
+        if not found:
+            raise LocalProtocolError(
+                f"there is no message {message_id} here", code="no_such_message", hint="check the id and the agent"
+            )
+        if len(found) > 1:
+            names = ", ".join(sorted(shown_sender(state.sender) for state in found))
+            raise LocalProtocolError(
+                f"several senders used the id {message_id} ({names})", code="ambiguous", hint="name the sender too"
+            )
+        return found[0]
+
+    def find(self, message_id: str, sender_key: str) -> State | None:
+        """The message that `sender_key` stored under this id, if any."""
+        row = self.db.execute(
+            f"SELECT {_STATE} FROM messages WHERE id = ? AND sender = ?",  # noqa: S608 - a constant
+            (message_id, sender_key),
+        ).fetchone()
+        return State(*row) if row else None
+
+    def has(self, message_id: str) -> bool:
+        """Whether anybody stored a message under this id."""
+        return self.db.execute("SELECT 1 FROM messages WHERE id = ?", (message_id,)).fetchone() is not None
+
+    def get_by_number(self, msg_no: int) -> State:
+        return State(
+            *self.db.execute(
+                f"SELECT {_STATE} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+                (msg_no,),
+            ).fetchone()
+        )
+
+    def reply_text(self, msg_no: int) -> bytes | None:
+        """The answer kept for a sender who has no mailbox: a JSON string."""
+        text: bytes | None = self.db.execute("SELECT reply_text FROM messages WHERE msg_no = ?", (msg_no,)).fetchone()[
+            0
+        ]
+        return text
+
+    def text(self, msg_no: int) -> bytes:
+        """The text of a message: a JSON string."""
+        text: bytes = self.db.execute("SELECT text FROM messages WHERE msg_no = ?", (msg_no,)).fetchone()[0]
+        return text
+
+    def waiting(self, after: int, count: int) -> list[tuple[Any, ...]]:
+        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). Nothing is taken."""
+        return self.db.execute(
+            f"SELECT msg_no, stage, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+            " WHERE stage IN ('stored', 'taken') AND msg_no > ? ORDER BY msg_no LIMIT ?",
+            (after, count),
+        ).fetchall()
+
+    def history(
+        self, after: int, count: int, sender: str | None, since: float | None, until: float | None
+    ) -> list[tuple[Any, ...]]:
+        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope)."""
+        return self.db.execute(
+            f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
+            " WHERE msg_no > ?1 AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
+            " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4) ORDER BY msg_no LIMIT ?5",
+            (after, sender, since, until, count),
+        ).fetchall()
+
+    def set_paused(self, paused: bool) -> None:
+        """Whether a person stopped the handing out. Survives restarts."""
+        self.begin()
+        self.db.execute("REPLACE INTO meta (key, value) VALUES ('paused', ?)", (int(paused),))
+        self.paused = paused
+
+    def oldest_unacked(self) -> float | None:
+        """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""
+        ages = [
+            row[0]
+            for row in (
+                self.db.execute(
+                    "SELECT stored_at FROM messages WHERE stage = 'stored' ORDER BY priority, msg_no LIMIT 1"
+                ).fetchone(),
+                self.db.execute(
+                    "SELECT stored_at FROM messages WHERE stage = 'taken' ORDER BY msg_no LIMIT 1"
+                ).fetchone(),
+            )
+            if row
+        ]
+        return min(ages, default=None)
+
+    def _find_next_expiry(self) -> None:
+        self.next_expiry = self.db.execute(
+            "SELECT min(expires) FROM messages WHERE expires IS NOT NULL AND stage = 'stored'"
+        ).fetchone()[0]
