@@ -1,0 +1,132 @@
+"""Listening sockets: 0600 from their first instant, reached through a checked directory, never a moment absent.
+
+The mode is set on the descriptor before bind (no chmod of a path, no umask game); bind goes to a temporary name inside
+the directory's descriptor; once it listens it is renamed over the old one. Only who holds the name's lock may do this.
+"""
+
+import os
+import socket
+import stat
+from struct import Struct
+
+from ..protocol.envelope import Peer
+from .dial import Socket
+from .paths import open_private
+
+BACKLOG = 512  # connections the kernel keeps for us; beyond it senders wait their turn
+LISTEN_FDS_START = 3
+
+
+class Listener:
+    """A listening socket and what we need to know that it is still ours. `inode` is None for an inherited one."""
+
+    __slots__ = ("inode", "path", "sock")
+
+    def __init__(self, sock: socket.socket, path: str, inode: int | None) -> None:
+        self.sock = sock
+        self.path = path
+        self.inode = inode
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to this socket."""
+        if self.inode is None:
+            return True
+        try:
+            return os.lstat(self.path).st_ino == self.inode
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Stops listening; takes the path away only if it is still ours and we bound it."""
+        if self.inode is not None and self.is_in_place():
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+        self.sock.close()
+
+
+def listen(folder: str, file: str, *, mode: int = 0o600, make: bool = True) -> Listener:
+    """A socket listening at `folder/file`. Raises `NotPermitted` for an unsafe folder, `OSError` otherwise."""
+    fd = open_private(folder, make=make)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    temporary = f".{file}.{os.getpid()}"
+    try:
+        os.fchmod(sock.fileno(), mode)
+        try:
+            os.unlink(temporary, dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        sock.bind(f"/proc/self/fd/{fd}/{temporary}")
+        sock.listen(BACKLOG)
+        # The path's inode, not the socket's: fstat of a socket descriptor tells another number.
+        inode = os.stat(temporary, dir_fd=fd, follow_symlinks=False).st_ino
+        os.rename(temporary, file, src_dir_fd=fd, dst_dir_fd=fd)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(fd)
+    return Listener(sock, f"{folder}/{file}", inode)
+
+
+def accept(listener: socket.socket) -> tuple[Socket, Peer]:
+    """One waiting connection, non-blocking, and the kernel's word on who it is. Raises as `accept(2)`.
+
+    Descriptors that a peer passes along are never received: nothing here reads ancillary data.
+    """
+    fd, _ = listener._accept()  # type: ignore[attr-defined]
+    sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+    sock.setblocking(False)
+    return sock, peer_of(sock)
+
+
+def peer_of(sock: Socket) -> Peer:
+    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return Peer(uid, gid, pid)
+
+
+_CREDENTIALS = Struct("iII")  # struct ucred
+
+
+class Inherited:
+    """Listening sockets that a service manager opened for us (sd_listen_fds), by name. They are never rebound."""
+
+    def __init__(self, sockets: dict[str, socket.socket]) -> None:
+        self.sockets = sockets
+
+    @classmethod
+    def from_environment(cls) -> "Inherited":
+        """Takes them over and clears the variables. Raises `ValueError` for descriptors that cannot be ours."""
+        pid, count, names = (os.environ.pop(v, "") for v in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+        if pid != str(os.getpid()) or not count.isdigit():
+            return cls({})
+        labels = names.split(":") if names else []
+        if len(labels) != int(count) or len(set(labels)) != len(labels):
+            raise ValueError(f"{count} inherited sockets need distinct names (FileDescriptorName=), got {names!r}")
+        found: dict[str, socket.socket] = {}
+        for number, label in enumerate(labels, LISTEN_FDS_START):
+            found[label] = cls._check(number, label)
+        return cls(found)
+
+    @staticmethod
+    def _check(fd: int, label: str) -> socket.socket:
+        if label not in ("inbox", "control"):
+            raise ValueError(f"inherited socket {label!r}: the names are inbox and control")
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise ValueError(f"inherited descriptor {label} is no socket")
+        except OSError as error:
+            raise ValueError(f"inherited descriptor {label} is not open") from error
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"inherited socket {label} is no unix stream socket")
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(f"inherited socket {label} does not listen (Accept=no is needed)")
+        sock.setblocking(False)
+        return sock
+
+    def listener(self, label: str) -> Listener | None:
+        sock = self.sockets.get(label)
+        return Listener(sock, str(sock.getsockname()), None) if sock else None

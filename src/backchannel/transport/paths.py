@@ -1,0 +1,173 @@
+"""Where things lie, and whether those places are safe to use.
+
+Sockets in DIR, mailboxes in STATE (`docs/architecture.md` has the picture). Never /tmp; directories are opened without
+following a link and checked to be ours and closed to others before anything in them is trusted.
+"""
+
+import errno
+import os
+import stat
+from _thread import get_ident
+
+from ..errors import LocalProtocolError, NotPermitted
+from ..protocol.names import is_name
+
+INBOX = "inbox.sock"
+CONTROL = "control.sock"
+SOCKET_PATH_BYTES_MAX = 107  # sun_path less its NUL
+
+
+class Places:
+    """The two roots. `socket_dir` is DIR, `state_dir` is STATE; both absolute."""
+
+    __slots__ = ("socket_dir", "state_dir")
+
+    def __init__(self, socket_dir: str, state_dir: str) -> None:
+        self.socket_dir = socket_dir
+        self.state_dir = state_dir
+
+    def state(self, name: str, file: str = "") -> str:
+        return f"{self.state_dir}/{name}/{file}" if file else f"{self.state_dir}/{name}"
+
+    def sockets(self, name: str) -> str:
+        return f"{self.socket_dir}/{name}"
+
+    def registered(self) -> list[str]:
+        """All names with a mailbox, sorted."""
+        found = {n for n in _entries(self.state_dir) if os.path.exists(self.state(n, "key"))}
+        found.update(n for n in _entries(self.socket_dir) if os.path.exists(f"{self.socket_dir}/{n}/{INBOX}"))
+        return sorted(found)
+
+
+def find_places(socket_dir: str | None = None, state_dir: str | None = None) -> Places:
+    """DIR and STATE as `docs/architecture.md` orders them. Nothing is made or checked yet.
+
+    Raises `LocalProtocolError` for a relative path in the environment: two processes would mean two places.
+    """
+    env = os.environ
+    state = state_dir or env.get("BACKCHANNEL_STATE")
+    if not state:
+        base = env.get("XDG_STATE_HOME")
+        state = (base if base and base.startswith("/") else os.path.expanduser("~/.local/state")) + "/backchannel"
+    sockets = socket_dir or env.get("BACKCHANNEL_DIR")
+    if not sockets:
+        base = env.get("XDG_RUNTIME_DIR")
+        if not base or not base.startswith("/"):
+            base = f"/run/user/{os.geteuid()}"
+            if not _is_ours(base):
+                base = ""
+        sockets = base + "/backchannel" if base else state + "/run"
+    for variable, path in (("BACKCHANNEL_STATE", state), ("BACKCHANNEL_DIR", sockets)):
+        if not path.startswith("/") or "\0" in path:
+            raise LocalProtocolError(f"{variable}={path} is not an absolute path", hint=f"set {variable} to one")
+    return Places(sockets.rstrip("/"), state.rstrip("/"))
+
+
+def open_private(path: str, *, make: bool = False) -> int:
+    """A descriptor of a directory that is ours, closed to others, and no link. The caller closes it.
+
+    With `make` it is made, 0700, with its parents. Raises `NotPermitted` with what is wrong and the command that mends
+    it, or `FileNotFoundError`.
+    """
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_RDONLY | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        if not make:
+            raise
+        try:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                pass  # another process made it just now
+            fd = os.open(path, flags)
+        except OSError as error:
+            raise _unusable(path, f"cannot be made ({os.strerror(error.errno or 0)})") from None
+    except NotADirectoryError:
+        what = "a symbolic link" if os.path.islink(path) else "no directory"
+        raise _unusable(path, f"is {what}", f"remove it, or name another place: ls -ld {path}") from None
+    except OSError as error:
+        raise _unusable(path, f"cannot be opened ({os.strerror(error.errno or 0)})") from None
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        os.close(fd)
+        raise _unusable(path, f"belongs to uid {status.st_uid}, not to us ({os.geteuid()})", "name another place")
+    if status.st_mode & 0o077:
+        os.close(fd)
+        mode = stat.S_IMODE(status.st_mode)
+        raise _unusable(path, f"is open to others (mode {mode:04o})", f"chmod 700 {path}")
+    return fd
+
+
+def check_private(path: str, *, make: bool = False) -> None:
+    """As `open_private`, for those who only want to know."""
+    os.close(open_private(path, make=make))
+
+
+def read_key(places: Places, name: str) -> str | None:
+    """The agent's secret, in hex, or None if there is none that we may read. Raises `OSError` without descriptors."""
+    try:
+        fd = os.open(places.state(name, "key"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # says nothing of the key
+        return None
+    try:
+        return os.read(fd, 256).decode("ascii", "replace").strip() or None
+    finally:
+        os.close(fd)
+
+
+def write_private(path: str, content: str) -> None:
+    """Puts a small file there, 0600, whole or not at all."""
+    temporary = f"{path}.{os.getpid()}.{get_ident()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def register(places: Places, name: str) -> bool:
+    """Makes the name's directory and key. True if it was new. Raises `NotPermitted` where that is not possible."""
+    check_private(places.state_dir, make=True)
+    check_private(places.state(name), make=True)
+    path = places.state(name, "key")
+    if os.path.exists(path):
+        return False
+    temporary = f"{path}.{os.getpid()}.{get_ident()}.new"
+    try:
+        write_private(temporary, os.urandom(32).hex() + "\n")
+        os.link(temporary, path)  # unlike a rename it fails if another process was first: a key is never replaced
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _unusable(places.state(name), f"cannot be written ({os.strerror(error.errno or 0)})") from None
+    finally:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+    return True
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return [entry for entry in os.listdir(path) if is_name(entry)]
+    except OSError:
+        return []
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _unusable(path: str, why: str, hint: str = "") -> NotPermitted:
+    return NotPermitted(f"{path} {why}", code="not_permitted", hint=hint or f"look at it: ls -ld {path}")
