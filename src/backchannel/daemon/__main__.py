@@ -1,0 +1,5 @@
+"""`python -m backchannel.daemon` is `backchanneld`."""
+
+from .run import main
+
+main()

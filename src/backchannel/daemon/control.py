@@ -1,0 +1,365 @@
+"""What an agent may ask of its own daemon beyond taking and settling: commit, claims, pause, and looking around.
+
+A commit is one transaction: it is checked whole before anything is written, so a foreign delivery or an unknown target
+costs nothing that stands beside it.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused
+from ..mailbox.mailbox import State
+from ..protocol import fastcodec, frame
+from ..protocol.codec import INTEGER_MAX
+from ..protocol.envelope import DURABILITIES, PATH_MAX, PRIORITIES, Envelope, shown_sender, to_delivery
+from ..protocol.names import USER, AgentName, check_id, closest, make_id
+from ..protocol.receipt import Stage
+from . import guard
+from .callers import Answer, Caller
+from .taking import EVIDENCE
+
+if TYPE_CHECKING:
+    from .host import Host
+
+EVENTS_KEPT = 1000
+EVENTS_AN_ANSWER = 500
+EVENTS_WANTED_S = 60.0  # after a tap, events are recorded so long for the next one
+LOOK_MAX = 1000
+LOOK_BYTES_MAX = 1 << 20  # of texts in one answer; who wants more asks again behind the last
+TEXT_FIELD = 3  # of an envelope's fields
+
+
+class Control:
+    """These methods, bound to their host."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self.pairs = guard.Pairs()
+        self.inheritance = guard.Inheritance()
+        self.events = Events()
+        self.tappers: list[Tapper] = []
+        self.claims: dict[str, Caller] = {}
+
+    # --- commit -------------------------------------------------------------------------------------------------------
+
+    def commit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Commit = frame.parse(frame.Commit, request)
+        acks, replies = self._check_deliveries(params)
+        sends = [self._checked_send(send, now, wall) for send in params.sends]
+        answers = [self._checked_reply(reply, state, wall) for reply, state, _ in replies]
+        new_answers = [
+            push for (_, _, _, push), (_, _, is_new) in zip(answers, replies, strict=True) if push and is_new
+        ]
+        self._check_ids([*sends, *new_answers])
+        host = self._host
+        if sends or answers:
+            if not host.has_room(len(bytes(request.params)), now):  # acks alone must fit until the end
+                raise host.disk_full()
+            host.outbox.admit(len(sends) + len(answers))
+        for ack, state in acks:
+            host.mailbox.ack(state, ack.evidence, wall)
+        results = []
+        for (state, reply_id, text, push), (_, _, is_new) in zip(answers, replies, strict=True):
+            if is_new:
+                host.mailbox.answer(state, reply_id, None if push else text, wall)
+            if push and is_new:
+                host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)
+            receipt = queued(reply_id, shown_sender(state.sender), host.name)
+            # An @user finds the answer with the receipt of the question: it lies where it is looked for already.
+            results.append(receipt if push else {**receipt, "stage": Stage.STORED.value})
+        for push in sends:
+            host.outbox.add(push["to"], push["id"], fastcodec.encode(push), wall)
+            results.append(queued(push["id"], push["to"], host.name))
+        return frame.answer(request_id, {"sends": results})
+
+    def _check_deliveries(
+        self, params: frame.Commit
+    ) -> tuple[list[tuple[frame.Ack, State]], list[tuple[frame.Reply, State, bool]]]:
+        seen: set[int] = set()
+        acks, replies = [], []
+        for ack in params.acks:
+            if ack.evidence not in EVIDENCE:
+                raise _bad(f"evidence {ack.evidence!r} is unknown", f"use {', '.join(EVIDENCE)}")
+            if self._host.taking.repeated(ack, Stage.ACKED, Stage.DONE) is None:
+                acks.append((ack, self._once(self._host.taking.delivery(ack), seen)))
+        for reply in params.replies:
+            state, is_new = self.answerable(reply)
+            replies.append((reply, self._once(state, seen), is_new))
+        return acks, replies
+
+    @staticmethod
+    def _once(state: State, seen: set[int]) -> State:
+        if state.msg_no in seen:
+            raise _bad(f"message {state.id} is named twice", "settle each delivery once")
+        seen.add(state.msg_no)
+        return state
+
+    def answerable(self, reply: frame.Reply) -> tuple[State, bool]:
+        """The message a reply answers, and whether the reply is new: it may have been committed before, and its
+        receipt lost. Raises `Refused`."""
+        state = self._host.mailbox.get(reply.id, reply.sender)
+        if state.stage is Stage.DONE and reply.reply_id is not None and state.reply_id == reply.reply_id:
+            return state, False
+        if state.stage is Stage.ACKED and reply.delivery in (None, state.delivery):
+            return state, True  # an ack said "I have it"; the answer may come later
+        if state.stage is Stage.DONE:
+            raise Refused(
+                f"message {reply.id} was answered already (by {state.reply_id})",
+                code="ended",
+                hint="send a new message instead",
+            )
+        return self._host.taking.delivery(reply), True
+
+    def _checked_reply(
+        self, reply: frame.Reply, state: State, wall: float
+    ) -> tuple[State, str, bytes, dict[str, Any] | None]:
+        """What a reply needs: the message, the answer's id, its text, and the push (None: an @user has no mailbox)."""
+        text = frame.parse_text(reply.text)
+        reply_id = check_id(reply.reply_id) if reply.reply_id is not None else self._new_id(wall)
+        name = shown_sender(state.sender)
+        if name == USER:
+            return state, reply_id, text, None
+        self._require_target(name)
+        hops, trace_id = state.hops + 1, state.trace_id or state.id
+        push = _push(
+            name, text, reply_id, wall, headers=reply.headers, reply_to=state.id, trace_id=trace_id, hops=hops,
+            path=[*state.path, self._host.name],
+        )  # fmt: skip
+        return state, reply_id, text, push
+
+    def _checked_send(self, send: frame.Send, now: float, wall: float) -> dict[str, Any]:
+        target = str(AgentName(send.to))
+        text = frame.parse_text(send.text)
+        if send.priority not in PRIORITIES:
+            raise _bad(f"priority {send.priority!r} is out of range", f"use {', '.join(PRIORITIES)}")
+        if send.ttl is not None and not 0 < send.ttl <= frame.TTL_S_MAX:
+            raise _bad(f"ttl {send.ttl} is out of range", f"use more than 0 and at most {frame.TTL_S_MAX:.0f} seconds")
+        if send.durability not in (None, *DURABILITIES):
+            raise _bad(f"durability {send.durability!r} is out of range", f"use {' or '.join(DURABILITIES)}")
+        message_id = check_id(send.id) if send.id is not None else self._new_id(wall)
+        for reference in (send.reply_to, send.trace_id):
+            if reference is not None:
+                check_id(reference)
+        if not 0 <= send.hops <= INTEGER_MAX:
+            raise _bad(f"hops {send.hops} is out of range", "use 0 or more")
+        if send.path is not None and len([AgentName(name) for name in send.path]) > PATH_MAX:
+            raise _bad(f"path {len(send.path)} is out of range", f"use at most {PATH_MAX} names")
+        self._require_target(target)
+        hops, trace_id, path = send.hops, send.trace_id, send.path
+        if self._host.config.driven_by == "model":
+            hops, trace_id = max((hops, trace_id), self.inheritance.of(now), key=lambda inherited: inherited[0])
+            path = path or [*self.inheritance.path_of(now), self._host.name]
+            self._check_rate(target, now, wall)
+        return _push(
+            target, text, message_id, wall, headers=send.headers, priority=send.priority, ttl=send.ttl,
+            durability=send.durability, reply_to=send.reply_to, trace_id=trace_id, hops=hops, path=path,
+            bounce=send.bounce,
+        )  # fmt: skip
+
+    def _check_ids(self, sends: list[dict[str, Any]]) -> None:
+        """Raises `Refused` (`key_reused`) for an id that carries another text to the same target and is under way."""
+        said: dict[tuple[str, str], dict[str, Any]] = {}
+        for push in sends:
+            key = (push["to"], push["id"])
+            row = self._host.outbox.find(push["id"], push["to"]) if self._host.outbox.waiting else None
+            before = said.setdefault(key, fastcodec.decode(row.params) if row else push)
+            if before is not push and not _is_same(before, push):
+                raise Refused(
+                    f"id {push['id']} was used before with another text or other headers",
+                    code="key_reused",
+                    hint="use a new id for a new message",
+                )
+
+    def _check_rate(self, target: str, now: float, wall: float) -> None:
+        allowed, tripped = self.pairs.take(target, now)
+        if tripped:
+            text = f"{self._host.name} sends to {target} faster than a model should; further messages are refused"
+            self._host.notice("loop", text, wall, now=now, headers={"peer": target})
+            self._host.notify(target, "loop", text, self._new_id(wall), wall)
+        if not allowed:
+            raise guard.too_fast(target)
+
+    def _require_target(self, name: str) -> None:
+        known = self._host.registered()
+        if name not in known:
+            nearest = closest(name, known)
+            raise PeerAbsent(
+                f"there is no agent {name}",
+                code="unknown_agent",
+                hint=f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}",
+            )
+
+    def _new_id(self, wall: float) -> str:
+        return make_id("m", int(wall * 1000), self._host.random(10))
+
+    # --- claims, pause ------------------------------------------------------------------------------------------------
+
+    def claim(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Claim = frame.parse(frame.Claim, request)
+        self.claims[check_id(params.reply_to)] = caller
+        return frame.answer(request_id, {"reply_to": params.reply_to})
+
+    def may_have(self, caller: Caller, reply_to: str | None) -> bool:
+        """Whether a message may be handed out on this connection: nobody else has claimed it."""
+        return reply_to is None or self.claims.get(reply_to, caller) is caller
+
+    def closed(self, caller: Caller) -> None:
+        self.tappers = [t for t in self.tappers if t.caller is not caller]
+        for reply_to in [r for r, claimant in self.claims.items() if claimant is caller]:
+            del self.claims[reply_to]
+
+    def pause(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        self._host.mailbox.set_paused(True)
+        return frame.answer(request_id, {"agent": self._host.name, "paused": True})
+
+    def resume(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        self._host.mailbox.set_paused(False)
+        return frame.answer(request_id, {"agent": self._host.name, "paused": False})
+
+    # --- looking around -----------------------------------------------------------------------------------------------
+
+    def peek(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params = _look(request)
+        rows = self._host.mailbox.waiting(params.after, params.max)
+        found = (({"stage": stage}, number, delivery, fields) for number, stage, delivery, *fields in rows)
+        return self._page(request_id, found, with_text=params.text)
+
+    def log(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params = _look(request)
+        rows = self._host.mailbox.history(params.after, params.max, params.peer, params.since, params.until)
+        found = (
+            (
+                {"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at},
+                number,
+                delivery,
+                fields,
+            )
+            for number, stage, reason, stored_at, ended_at, delivery, *fields in rows
+        )
+        return self._page(request_id, found, with_text=params.text)
+
+    def _page(
+        self, request_id: bytes, found: Iterable[tuple[dict[str, Any], int, int, list[Any]]], *, with_text: bool
+    ) -> bytes:
+        """What was found, as (about, msg_no, delivery, envelope), until its texts fill an answer."""
+        host = self._host
+        messages, size = [], 0
+        for about, number, delivery, fields in found:
+            entry = to_delivery(Envelope(*fields), host.name, delivery, number, host.mailbox.mailbox_id)
+            messages.append({**about, "message": entry if with_text else _without_text(entry)})
+            size += len(fields[TEXT_FIELD]) if with_text else 0
+            if size > LOOK_BYTES_MAX:
+                break
+        return frame.answer(request_id, {"messages": messages})
+
+    def tap(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
+        params: frame.Tap = frame.parse(frame.Tap, request)
+        if not 0 <= params.wait <= frame.WAIT_S_MAX:
+            raise _bad(f"wait {params.wait} is out of range", "use 0 to a year, in seconds")
+        self.events.wanted_until = max(self.events.wanted_until, now + params.wait, now + EVENTS_WANTED_S)
+        after = self.events.last if params.after is None else params.after
+        tapper = Tapper(caller, request_id, after, now + params.wait, with_text=params.text)
+        if params.wait == 0 or self.events.after(after):
+            return self._tapped(tapper)
+        self.tappers.append(tapper)
+        return None
+
+    def answer_taps(self, answers: list[Answer], now: float, wall: float) -> None:
+        """Records what changed in this pass, and answers those who waited for it, or too long."""
+        if now < self.events.wanted_until:
+            for number, stage in self._host.mailbox.changed:
+                state = self._host.mailbox.get_by_number(number)
+                self.events.record(
+                    {
+                        "at": wall,
+                        "id": state.id,
+                        "msg_no": number,
+                        "from": shown_sender(state.sender),
+                        "to": self._host.name,
+                        "stage": stage,
+                        "reason": state.reason,
+                    }
+                )
+        for tapper in list(self.tappers):
+            if tapper.deadline <= now or self.events.after(tapper.after):
+                self.tappers.remove(tapper)
+                answers.append(Answer(tapper.caller, self._tapped(tapper)))
+
+    def _tapped(self, tapper: "Tapper") -> bytes:
+        events = self.events.after(tapper.after)
+        if tapper.with_text:
+            events = [{**event, "text": Raw(self._host.mailbox.text(event["msg_no"]))} for event in events]
+        last = events[-1]["no"] if events else tapper.after
+        return frame.answer(tapper.request_id, {"events": events, "last": last})
+
+    def config(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        return frame.answer(request_id, {"settings": self._host.config.shown()})
+
+
+class Tapper:
+    """A `tap` that waits for events."""
+
+    __slots__ = ("after", "caller", "deadline", "request_id", "with_text")
+
+    def __init__(self, caller: Caller, request_id: bytes, after: int, deadline: float, *, with_text: bool) -> None:
+        self.caller = caller
+        self.request_id = request_id
+        self.after = after
+        self.deadline = deadline
+        self.with_text = with_text
+
+
+class Events:
+    """What happened lately, for `tap`: numbered, the last thousand. Recorded only while somebody looks."""
+
+    def __init__(self) -> None:
+        self._kept: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        self.last = 0
+        self.wanted_until = 0.0
+
+    def record(self, event: dict[str, Any]) -> None:
+        self.last += 1
+        self._kept.append({"no": self.last, **event})
+
+    def after(self, number: int) -> list[dict[str, Any]]:
+        return [event for event in self._kept if event["no"] > number][:EVENTS_AN_ANSWER]
+
+
+def queued(message_id: str, to: str, sender: str) -> dict[str, Any]:
+    """The receipt of a message that is in the own daemon's outbox: not `stored` anywhere else yet."""
+    return {
+        "id": message_id, "to": to, "from": sender, "stage": Stage.QUEUED.value, "reason": None, "durability": None,
+        "duplicate": False, "mailbox_id": None, "msg_no": None, "delivery": 0, "evidence": None, "reply_id": None,
+    }  # fmt: skip
+
+
+def _push(to: str, text: bytes, message_id: str, wall: float, **fields: Any) -> dict[str, Any]:
+    params = {key: value for key, value in fields.items() if value is not None}
+    return {"to": to, "id": message_id, "text": Raw(text), "sent_at": wall, "bounce": True, **params}
+
+
+def _is_same(before: dict[str, Any], push: dict[str, Any]) -> bool:
+    text = before["text"]
+    text = fastcodec.decode(bytes(text)) if isinstance(text, Raw) else text
+    return bool(text == fastcodec.decode(bytes(push["text"])) and before.get("headers") == push.get("headers"))
+
+
+def _look(request: frame.Request) -> frame.Look:
+    params: frame.Look = frame.parse(frame.Look, request)
+    if not 1 <= params.max <= LOOK_MAX:
+        raise _bad(f"max {params.max} is out of range", f"use 1 to {LOOK_MAX}")
+    if not 0 <= params.after <= INTEGER_MAX:
+        raise _bad(f"after {params.after} is out of range", "use the msg_no of a message")
+    return params
+
+
+def _without_text(entry: Any) -> Any:
+    entry.text = Raw(b"null")
+    return entry
+
+
+def _bad(what: str, hint: str) -> BackchannelError:
+    return LocalProtocolError(what, code="bad_params", hint=hint)

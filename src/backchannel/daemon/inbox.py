@@ -1,0 +1,203 @@
+"""What anyone permitted may ask of an agent's daemon: push a text, and know what became of it.
+
+Identity is proved here (the kernel's uid, the sender's key), loops are refused here, and what does not fit is refused
+before anything is written. A repetition of what is stored is always answered truthfully.
+"""
+
+import hmac
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted
+from ..mailbox.mailbox import State
+from ..mailbox.outbox import Row
+from ..protocol import frame
+from ..protocol.envelope import from_push, sender_key, shown_sender
+from ..protocol.names import AgentName, check_id, make_id
+from ..protocol.receipt import WAITABLE, Stage
+from . import guard
+from .callers import Answer, Caller, Watcher
+from .log import logger
+
+if TYPE_CHECKING:
+    from .host import Host
+
+WAITS_MAX = 128  # requests of others that wait for a stage
+RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
+RESERVE_CHECK_S = 0.25  # ... or so much time pass
+
+
+class Inbox:
+    """The methods of the inbox, bound to their host."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._traces = guard.Traces()
+        self._told = guard.Once()
+        self.unchecked_bytes = RESERVE_CHECK_BYTES
+        self._checked_at = 0.0
+
+    def push(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
+        push, extra = frame.parse_push(request)
+        host = self._host
+        if push.to != host.name:
+            AgentName(push.to)
+            raise LocalProtocolError(
+                f"this is the inbox of {host.name}, not of {push.to}", code="bad_params", hint=f"connect to {push.to}'s"
+            )
+        sender = sender_key(self._prove(push.sender, push.auth), caller.peer)
+        message_id = check_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
+        envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
+        refusal = self._loop_refusal(push, sender)
+        if refusal is None and not self.has_room(envelope.body_bytes, now):
+            refusal = host.disk_full()
+        if refusal is not None and host.mailbox.find(message_id, sender) is None:  # what is stored is told truthfully
+            if refusal.code == "loop":
+                self._tell_of_loop(push, sender, refusal.message, now, wall)
+            raise refusal
+        taker = host.idle_taker(envelope)
+        state, duplicate, handed = host.mailbox.put(envelope, now=now, wall=wall, lease=taker.lease if taker else None)
+        if taker is not None and handed is not None:
+            taker.handed.append(handed)
+        if not duplicate and push.hops and push.trace_id is not None:
+            self._traces.count(push.trace_id)
+        power = "power" in (state.durability, envelope.durability)
+        line = host.receipt_line(
+            request_id, state, duplicate=duplicate, stage=None if duplicate else Stage.STORED, power=power
+        )
+        host.staged.append(Answer(caller, line, after_flush=power))
+
+    def receipt(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Find = frame.parse(frame.Find, request)
+        sent = self._sent_by_us(params.id, params.sender)
+        if isinstance(sent, Row):
+            return self._host.queued_line(request_id, sent)
+        if sent is not None:
+            return frame.answer(request_id, sent)
+        return self._host.receipt_line(request_id, self._host.mailbox.get(params.id, params.sender), with_reply=True)
+
+    def wait(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
+        params: frame.Wait = frame.parse(frame.Wait, request)
+        if params.stage not in WAITABLE:
+            raise LocalProtocolError(
+                f"stage {params.stage!r} cannot be waited for", code="bad_params", hint=f"use {', '.join(WAITABLE)}"
+            )
+        if not 0 <= params.timeout <= frame.WAIT_S_MAX:
+            raise LocalProtocolError(
+                f"timeout {params.timeout} is out of range", code="bad_params", hint="use 0 to a year, in seconds"
+            )
+        wanted = Stage(params.stage)
+        number = None
+        sent = self._sent_by_us(params.id, params.sender)
+        if isinstance(sent, Row):
+            if params.timeout == 0:
+                return self._host.queued_line(request_id, sent)
+        elif sent is not None:
+            return frame.answer(request_id, sent)
+        else:
+            state = self._host.mailbox.get(params.id, params.sender)
+            number = state.msg_no
+            if state.stage.reached(wanted) or params.timeout == 0:
+                return self._host.receipt_line(request_id, state, with_reply=True)
+        if len(self._host.watchers) >= WAITS_MAX:
+            raise _again()
+        self._host.watchers.append(Watcher(caller, request_id, params.id, number, wanted, now + params.timeout))
+        return None
+
+    def cancel(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        self._host.mailbox.cancel(self._found(request), wall)
+        return self._host.receipt_line(request_id, self._found(request))
+
+    def ping(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        return frame.answer(
+            request_id,
+            {
+                "agent": self._host.name,
+                "protocol": frame.PROTOCOL,
+                "version": __version__,
+                "mailbox_id": self._host.mailbox.mailbox_id,
+                "backlog": self._host.mailbox.counters.unacked,
+                "receiving": self._host.is_receiving,
+                "paused": self._host.mailbox.paused,
+            },
+        )
+
+    def _prove(self, name: str | None, auth: str | None) -> str | None:
+        """Who pushes: an agent that shows its key, or nobody in particular. Raises `NotPermitted`."""
+        if name is None:
+            return None
+        sender = AgentName(name)
+        key = self._host.key_of(sender)
+        if key is None:
+            raise NotPermitted(f"there is no agent {sender} to speak for", hint=f"register it: backchannel up {sender}")
+        if auth is None or not auth.isascii() or not hmac.compare_digest(key, auth):
+            shown = "no key was shown" if auth is None else "the key shown is not its key"
+            raise NotPermitted(
+                f"only {sender} itself may speak as {sender}: {shown}", hint="leave `from` out to push as @user"
+            )
+        return str(sender)
+
+    def _loop_refusal(self, push: frame.Push, sender: str) -> BackchannelError | None:
+        """What stops a loop: too many hops, too many of one trace, or a model that goes past its own daemon."""
+        if push.kind != "message":
+            if push.outbox and not sender.startswith("@"):
+                return None  # a notice of an agent's daemon; nobody answers it
+            return NotPermitted(f"only an agent's daemon says {push.kind!r}", hint="push a message")
+        if not push.outbox and not sender.startswith("@") and self._host.is_model_driven(sender):
+            return NotPermitted(
+                f"{sender} is driven by a model and sends only through its own daemon",
+                code="via_outbox",
+                hint="use the library or the command line, which do that",
+            )
+        if push.hops > guard.HOPS_MAX:
+            return guard.too_many_hops(push.hops, self._host.name)
+        if push.hops and push.trace_id is not None and self._traces.is_full(push.trace_id):
+            return guard.too_many_messages(push.trace_id, self._host.name)
+        return None
+
+    def _tell_of_loop(self, push: frame.Push, sender: str, text: str, now: float, wall: float) -> None:
+        """The sender is told by the refusal; we and the others it went through by a notice, once a trace."""
+        if not self._told.add(push.trace_id or f"without a trace, from {sender}"):
+            return
+        logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, push.trace_id, sender)
+        headers = {"from": shown_sender(sender)}
+        if push.trace_id is not None:
+            headers["trace_id"] = push.trace_id
+        self._host.notice("loop", text, wall, now=now, headers=headers)
+        known = self._host.registered()
+        for name in dict.fromkeys(push.path or ()):
+            if name not in (self._host.name, sender) and name in known:
+                self._host.notify(
+                    name, "loop", text, make_id("m", int(wall * 1000), self._host.random(10)), wall, headers=headers
+                )
+
+    def has_room(self, size: int, now: float) -> bool:
+        self.unchecked_bytes += size
+        if self.unchecked_bytes < RESERVE_CHECK_BYTES and now - self._checked_at < RESERVE_CHECK_S:
+            return True
+        # What stands in the log needs its place in the file too, before the log can be used anew.
+        if self._host.free_bytes() - self._host.mailbox.wal_bytes < self._host.config.reserve_bytes:
+            self.unchecked_bytes = RESERVE_CHECK_BYTES
+            return False
+        self.unchecked_bytes = 0
+        self._checked_at = now
+        return True
+
+    def _sent_by_us(self, message_id: str, sender: str | None) -> Row | dict[str, Any] | None:
+        """A message of our own that its target does not have: still in the outbox, or refused for good.
+
+        Somebody else's message may bear the same id; without a `sender` what came to us goes before what we sent.
+        """
+        if sender not in (None, self._host.name) or not (self._host.outbox.waiting or self._host.undelivered):
+            return None
+        if sender is None and self._host.mailbox.has(message_id):
+            return None
+        return self._host.outbox.find(message_id) or self._host.undelivered.get(message_id)
+
+    def _found(self, request: frame.Request) -> State:
+        params: frame.Find = frame.parse(frame.Find, request)
+        return self._host.mailbox.get(params.id, params.sender)
+
+
+def _again() -> BackchannelError:
+    return BackchannelError("too many are waiting already", code="again", hint="ask again in a moment", retry=True)

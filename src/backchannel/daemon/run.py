@@ -1,0 +1,233 @@
+"""`backchanneld NAME...`: the process around the loop. Foreground; everything it says goes to stderr.
+
+For each name: the lock first, then the mailbox, then the sockets, then READY. Whoever loses the race for a lock leaves
+with status 75 and has touched nothing.
+"""
+
+import argparse
+import gc
+import os
+import resource
+import shutil
+import sys
+import time
+
+from .. import __version__
+from ..errors import BackchannelError
+from ..mailbox.database import MailboxUnusable
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.outbox import Outbox
+from ..protocol.names import AgentName
+from ..transport.listen import Inherited, listen
+from ..transport.lock import NameLock, acquire
+from ..transport.notify import ServiceManager
+from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
+from . import log
+from .config import load
+from .host import Host
+from .log import logger
+from .senders import Senders
+from .server import EXIT_IO, Seat, Server, clock
+
+# sysexits(3), so that a service manager can tell what is worth a restart
+EXIT_USAGE = 2
+EXIT_DATA = 65  # the mailbox cannot be used
+EXIT_PERMISSION = 77
+EXIT_TEMPORARY = 75  # somebody else serves this name
+EXIT_CONFIG = 78
+
+LOCK_PATIENCE_S = 0.5  # a client that looks whether the lock is free holds it for an instant
+
+
+class NameTaken(Exception):
+    """Another daemon serves the name."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Serves the names given until told to stop. Returns the exit status."""
+    options = _parse(argv)
+    log.set_up(options.log_format)
+    os.umask(0o077)
+    try:
+        names = [AgentName(n) for n in dict.fromkeys(options.names)]
+        places = find_places(options.dir, options.state)
+        if options.remove:
+            return remove(places, names[0], purge=options.purge)
+        return serve(places, names)
+    except NameTaken as taken:
+        logger.info("%s", taken)
+        return EXIT_TEMPORARY
+    except MailboxUnusable as error:
+        logger.error("%s", error)
+        return EXIT_DATA
+    except BackchannelError as error:
+        logger.error("%s", error)
+        exits = {"bad_config": EXIT_CONFIG, "not_permitted": EXIT_PERMISSION, "storage": EXIT_IO}
+        return exits.get(error.code, EXIT_USAGE)
+    except OSError as error:
+        logger.error("%s", error)
+        return EXIT_PERMISSION if isinstance(error, PermissionError) else 1
+
+
+def serve(places: Places, names: list[AgentName]) -> int:
+    manager = ServiceManager()
+    try:
+        inherited = Inherited.from_environment()
+    except ValueError as error:
+        logger.error("%s", error)
+        return EXIT_CONFIG
+    if inherited.sockets and len(names) != 1:
+        logger.error("inherited sockets serve one name, not %d", len(names))
+        return EXIT_CONFIG
+    _harden()
+    server = Server(manager, places)
+    try:
+        for name in names:
+            seat = open_seat(server, places, name, inherited)
+            server.add(seat)
+            logger.info("%s is served in %s", name, places.sockets(name))
+        os.chdir("/")
+        gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
+        gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
+        manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
+        status = server.run()
+        if status == EXIT_IO:
+            os._exit(status)  # as after a kill: nothing more is written, and the next start checks the file
+    finally:
+        manager.tell("STOPPING=1")
+        server.close()
+    return status
+
+
+def open_seat(server: Server, places: Places, name: AgentName, inherited: Inherited) -> Seat:
+    """Everything one name needs, in the order that keeps a second daemon from touching anything."""
+    register(places, name)
+    lock = _lock(places, name)
+    try:
+        config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+        path = places.state(name, "mailbox.db")
+        mailbox = Mailbox.open(
+            path,
+            now=clock(),
+            wall=time.time(),
+            boot_id=_boot_id(),
+            random=os.urandom,
+            messages_max=config.messages_max,
+            bytes_max=config.bytes_max,
+            deliveries_max=config.deliveries_max,
+            detached_s=config.lease_s,
+        )
+        senders = Senders(places)
+        host = Host(
+            name,
+            mailbox,
+            config,
+            uid=os.geteuid(),
+            key_of=senders.key_of,
+            is_model_driven=senders.is_model_driven,
+            registered=places.registered,
+            random=os.urandom,
+            free_bytes=lambda: _free_bytes(places.state(name)),
+        )
+        _sync_directory(places.state(name))
+        if not inherited.sockets:
+            check_private(places.socket_dir, make=True)
+        folder = places.sockets(name)
+        inbox = inherited.listener("inbox") or listen(folder, INBOX)
+        control = inherited.listener("control") or listen(folder, CONTROL)
+        lock.write(places.socket_dir)
+        return Seat(host, inbox, control, server.make_log(path + "-wal"), lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def remove(places: Places, name: AgentName, *, purge: bool) -> int:
+    """`--remove`: unregisters a stopped agent, holding its lock. Refuses while mail waits, unless told."""
+    check_private(places.state(name))
+    lock = _lock(places, name)
+    if not purge:
+        waiting = _waiting(places, name)
+        if waiting:
+            logger.error("%s has %d messages waiting: take them, or add --purge to lose them", name, waiting)
+            return 3
+    os.unlink(places.state(name, "key"))  # from here on nobody is registered under this name
+    shutil.rmtree(places.state(name))
+    shutil.rmtree(places.sockets(name), ignore_errors=True)
+    lock.close()
+    return 0
+
+
+def _waiting(places: Places, name: AgentName) -> int:
+    path = places.state(name, "mailbox.db")
+    if not os.path.exists(path):
+        return 0
+    mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
+    waiting = mailbox.counters.unacked + len(Outbox(mailbox))
+    mailbox.close(time.time(), clock())
+    return waiting
+
+
+def _lock(places: Places, name: AgentName) -> NameLock:
+    deadline = clock() + LOCK_PATIENCE_S
+    while (lock := acquire(places.state(name, "lock"))) is None:
+        if clock() > deadline:
+            raise NameTaken(f"{name} is served by another daemon already")
+        time.sleep(0.01)
+    return lock
+
+
+def _harden() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold everybody's mail
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _sync_directory(path: str) -> None:
+    """Makes the mailbox's and its log's names as durable as what will be written in them."""
+    fd = os.open(path, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _free_bytes(path: str) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.remove and len(options.names) != 1:
+        parser.error("--remove takes one NAME")
+    return options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="backchanneld",
+        description="Serve the mailboxes of agents on this machine, in the foreground.",
+        epilog="`backchannel up NAME` starts one in the background.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="agents to serve; several share this process")
+    parser.add_argument("--dir", help="where the sockets lie (default: BACKCHANNEL_DIR, or as documented)")
+    parser.add_argument("--state", help="where the mailboxes lie (default: BACKCHANNEL_STATE, or as documented)")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
+    parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
+    parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
+    parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
+    return parser

@@ -1,0 +1,86 @@
+"""What a daemon knows of the other agents of its user: their keys, and who drives them.
+
+Read when first asked for, and again whenever the file changed; settings are looked at some times a second.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ..errors import BackchannelError, OverLimit
+from ..transport.paths import Places, read_key
+from .config import load
+
+T = TypeVar("T")
+
+SETTINGS_LOOK_S = 0.05  # each push asks, and two looks at files that are not there cost it a tenth of its time
+
+
+class Senders:
+    """`key_of(name)` is the agent's secret in hex, or None if there is no such agent (any more).
+
+    Raises `OverLimit` (`busy`) while it cannot be read for want of descriptors: nobody is called a forger for that.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._keys: _Cache[str | None] = _Cache(lambda path, name: self._read_key(name))
+        self._driven: _Cache[str | None] = _Cache(lambda path, name: self._read_driven(path))
+        self._is_driven: dict[str, tuple[float, bool]] = {}  # until when the last look is good enough
+
+    def key_of(self, name: str) -> str | None:
+        return self._keys.get(self._places.state(name, "key"), name)
+
+    def is_model_driven(self, name: str) -> bool:
+        """Whether the agent's settings, or else those for all, say that a model decides what it sends."""
+        now = time.monotonic()
+        until, is_driven = self._is_driven.get(name, (now, False))
+        if until <= now:
+            own = self._driven.get(self._places.state(name, "config.toml"), name)
+            is_driven = (own or self._driven.get(self._places.state_dir + "/config.toml", name)) == "model"
+            self._is_driven[name] = now + SETTINGS_LOOK_S, is_driven
+        return is_driven
+
+    def _read_key(self, name: str) -> str | None:
+        try:
+            return read_key(self._places, name)
+        except OSError as error:
+            raise OverLimit(
+                f"the key of {name} cannot be read now ({error.strerror})",
+                code="busy",
+                hint="try again in a moment",
+                retry=True,
+            ) from None
+
+    def _read_driven(self, path: str) -> str | None:
+        try:
+            config = load([path])
+        except BackchannelError:
+            return None  # its own daemon refuses to start with such a file, and says why
+        return None if config.origin["driven_by"] == "default" else config.driven_by
+
+
+class _Cache(Generic[T]):
+    """Values read from files of ours, kept until the file is another."""
+
+    def __init__(self, read: Callable[[str, str], T]) -> None:
+        self._read = read
+        self._known: dict[str, tuple[int, int, T]] = {}
+
+    def get(self, path: str, name: str) -> T | None:
+        if path not in self._known and not os.access(path, os.F_OK):
+            return None  # as most names have no settings of their own: without the price of an exception
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except OSError:
+            self._known.pop(path, None)
+            return None
+        known = self._known.get(path)
+        if known and known[:2] == (status.st_ino, status.st_mtime_ns):
+            return known[2]
+        if status.st_uid != os.geteuid():
+            return None
+        value = self._read(path, name)
+        self._known[path] = (status.st_ino, status.st_mtime_ns, value)
+        return value

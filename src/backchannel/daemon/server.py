@@ -1,0 +1,639 @@
+"""The loop: sockets and time, for all names of one process.
+
+One pass: take what came in (up to 64 new connections a listener, each read at once), let the hosts commit it together,
+send the answers, and only then do what can wait. No polling anywhere: the loop sleeps until a descriptor or a deadline
+wakes it, and idle it has neither.
+"""
+
+import errno
+import gc
+import math
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
+from ..protocol.envelope import Peer
+from ..transport.dial import Socket
+from ..transport.listen import Listener, accept, listen
+from ..transport.lock import NameLock
+from ..transport.notify import ServiceManager
+from ..transport.paths import Places
+from ..transport.watch import DirectoryWatch
+from . import links
+from .callers import Answer, Caller
+from .flush import FlushThread, Log
+from .host import Host, StorageFailed, is_full
+from .log import Sparingly, logger
+
+ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog
+READ_BYTES = 65536  # larger buffers cost an mmap a call
+INBOX_LINKS_MAX = 512
+CONTROL_LINKS_MAX = 128
+FIRST_BYTE_S = 2.0
+FRAME_S = 10.0
+FRAME_BYTES_A_SECOND = 65536  # a frame may take longer if it keeps this pace
+KEPT_IDLE_S = 5.0
+WRITE_S = 10.0
+EMFILE_PAUSE_S = 0.1
+CHECKPOINT_IDLE_S = 1.0
+CHECKPOINT_WAL_BYTES = 16 << 20
+WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
+WATCH_FALLBACK_S = 30.0
+SLEEP_S_MAX = 86400.0  # epoll counts milliseconds in an int: 25 days and more are an error
+
+EXIT_UNAVAILABLE = 69  # our socket directory is gone
+EXIT_IO = 74
+
+_READ = select.EPOLLIN | select.EPOLLRDHUP
+_WRITE = select.EPOLLOUT
+_GONE = select.EPOLLHUP | select.EPOLLERR
+
+
+class Link(Caller):
+    """One connection. `deadline` is when it has been silent or slow for too long; None while it may be."""
+
+    __slots__ = ("chunks", "deadline", "events", "frame_since", "is_closed", "is_ended", "out", "seat", "size", "sock")
+
+    def __init__(self, sock: Socket, peer: Peer, seat: "Seat", deadline: float | None, *, is_control: bool):
+        super().__init__(peer, is_control=is_control)
+        self.sock = sock
+        self.seat = seat
+        self.deadline = deadline
+        self.chunks: list[bytes] = []  # of a line that is not whole yet
+        self.size = 0
+        self.frame_since: float | None = None
+        self.out = b""
+        self.events = 0  # what epoll watches; 0: not registered
+        self.is_ended = False  # they will send no more
+        self.is_closed = False
+
+
+class Seat:
+    """One name in this process: its host, its sockets, its log, its lock."""
+
+    def __init__(self, host: Host, inbox: Listener, control: Listener, log: Log, lock: NameLock) -> None:
+        self.host = host
+        self.inbox = inbox
+        self.control = control
+        self.log = log
+        self.lock = lock
+        self.links: dict[bool, dict[Link, None]] = {False: {}, True: {}}  # by is_control, oldest first
+        self.is_touched = False
+        self.commits = host.mailbox.commits
+        self.unchecked_since: float | None = None  # the first commit after the last checkpoint
+        self.last_commit = 0.0
+        self.wal_bytes = 0  # after the last checkpoint
+        self.next_wal_look = 0.0
+
+
+class Server:
+    """Serves its seats until `stop` or the last of them is closed. `run` returns the process's exit status."""
+
+    def __init__(self, manager: ServiceManager, places: Places) -> None:
+        self._manager = manager
+        self._places = places
+        self._epoll = select.epoll()
+        self._seats: list[Seat] = []
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._flusher = FlushThread()
+        self._watch = DirectoryWatch()
+        self._sparingly = Sparingly()
+        self._carriages: dict[links.Carriage, Seat] = {}
+        self._fresh: list[Link] = []  # accepted in this pass, not yet watched
+        self._refused: list[tuple[Link, BackchannelError]] = []  # in this pass, behind requests that come first
+        self._paused_until: float | None = None
+        self._due = 0.0  # the earliest deadline when the loop went to sleep
+        self._next_sweep: float | None = None
+        self._next_look: float | None = None
+        self._next_watchdog: float | None = None
+        self._status: int | None = None
+        self.now = clock()
+        self.wall = time.time()
+        self._wake_in, self._wake_out = socket.socketpair()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._register(self._wake_in.fileno(), _READ, lambda _: self._drain_wakeups())
+        self._register(self._flusher.fd, _READ, lambda _: self._handle_flushes())
+        if self._watch.fd is not None:
+            self._register(self._watch.fd, _READ, lambda _: self._handle_watch())
+
+    def make_log(self, path: str) -> Log:
+        return Log(path, self._flusher)
+
+    def add(self, seat: Seat) -> None:
+        """Begins to serve one more name."""
+        self._seats.append(seat)
+        for listener, is_control in ((seat.inbox, False), (seat.control, True)):
+            self._listen(seat, listener, is_control=is_control)
+        watched = self._watch.add(os.path.dirname(seat.inbox.path)) if seat.inbox.inode is not None else True
+        if not watched:
+            self._next_look = self.now + WATCH_FALLBACK_S
+
+    def stop(self, status: int = 0) -> None:
+        """Ends `run` after this pass. Safe in a signal handler."""
+        if self._status is None:
+            self._status = status
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        signal.set_wakeup_fd(self._wake_out.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        if self._manager.watchdog_s:
+            self._next_watchdog = clock()
+        poll = self._epoll.poll
+        handlers = self._handlers
+        try:
+            while self._status is None and self._seats:
+                events = poll(self._timeout())
+                self.now = clock()
+                self.wall = time.time()
+                for fd, event in events:
+                    handler = handlers.get(fd)
+                    if handler is not None:  # closed by an earlier event of this pass
+                        handler(event)
+                is_due = self._due <= self.now
+                if is_due:
+                    self._handle_timers()
+                if is_due or self._fresh or self._refused or any(seat.is_touched for seat in self._seats):
+                    self._finish()
+        except StorageFailed as failed:
+            logger.error(
+                "the disk failed (%s): no receipt was given for what was under way; restarting recovers", failed
+            )
+            self._manager.tell(f"STATUS=the disk failed: {failed}")
+            return EXIT_IO
+        return self._status or 0
+
+    def close(self) -> None:
+        """Lets go of everything in order: sockets first, so that nothing new comes in, then the mailboxes."""
+        for seat in list(self._seats):
+            try:
+                self._close_seat(seat)
+            except Exception as error:  # the other names close all the same
+                logger.error("%s did not close cleanly: %s", seat.host.name, error)
+        self._flusher.close()
+        self._watch.close()
+
+    def _timeout(self) -> float:
+        """Seconds until something is due; -1 is for ever."""
+        if any(seat.is_touched for seat in self._seats):
+            self._due = 0.0
+            return 0.0  # sending the answers closed a connection that held something
+        times = [self._next_sweep, self._next_look, self._next_watchdog, self._paused_until]
+        times += [carriage.deadline for carriage in self._carriages]
+        for seat in self._seats:
+            times.append(seat.host.deadline)
+            times.append(seat.host.courier.deadline)
+            times.append(seat.log.deadline)
+            if seat.unchecked_since is not None:
+                times.append(seat.last_commit + CHECKPOINT_IDLE_S)
+        earliest = min((t for t in times if t is not None), default=None)
+        if earliest is None:
+            self._due = math.inf
+            return -1
+        self._due = earliest
+        return min(SLEEP_S_MAX, max(0.0, earliest - clock()))
+
+    def _handle_timers(self) -> None:
+        now = self.now
+        for seat in self._seats:
+            deadline = seat.host.deadline
+            if deadline is not None and deadline <= now:
+                seat.host.handle_timer(now, self.wall)
+                seat.is_touched = True
+        for carriage in [c for c in self._carriages if c.deadline <= now]:
+            carriage.end("it did not answer in time")
+        if self._next_sweep is not None and self._next_sweep <= now:
+            self._sweep()
+        if self._next_look is not None and self._next_look <= now:
+            self._handle_watch()
+            self._next_look = now + WATCH_FALLBACK_S
+        if self._paused_until is not None and self._paused_until <= now:
+            self._resume_accepting()
+
+    def _finish(self) -> None:
+        """The end of a pass: commit, answer, and then what can wait."""
+        for seat in [s for s in self._seats if s.is_touched]:
+            seat.is_touched = False
+            answers = seat.host.finish(self.now, self.wall)
+            if seat.host.mailbox.commits != seat.commits:
+                seat.commits = seat.host.mailbox.commits
+                seat.log.committed(self.now)
+                seat.last_commit = self.now
+                if seat.unchecked_since is None:
+                    seat.unchecked_since = self.now
+            for answer in answers:
+                self._answer(seat, answer)
+            if seat.host.stopping:
+                logger.info("%s is stopped", seat.host.name)
+                self._close_seat(seat)
+        for link, error in self._refused:
+            self._refuse_now(link, error)
+        self._refused.clear()
+        for link in self._fresh:
+            if not link.is_closed:
+                self._watch_link(link)
+        self._fresh.clear()
+        for seat in self._seats:
+            self._send_couriers(seat)
+            seat.log.handle_timer(self.now)
+            self._maybe_checkpoint(seat)
+        # Only a loop that gets this far, commits included, is alive.
+        if self._next_watchdog is not None and self._next_watchdog <= self.now:
+            self._manager.tell("WATCHDOG=1")
+            self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
+
+    def _maybe_checkpoint(self, seat: Seat) -> None:
+        if seat.unchecked_since is None:
+            return
+        if self.now - seat.last_commit < CHECKPOINT_IDLE_S:
+            if self.now < seat.next_wal_look:
+                return
+            seat.next_wal_look = self.now + WAL_LOOK_S
+            wal_bytes = seat.host.mailbox.wal_bytes
+            if wal_bytes < CHECKPOINT_WAL_BYTES:
+                return
+            # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
+            # grow without end: the reserve of a nearly full disk has to hold it.
+            if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
+                return
+        try:
+            seat.host.mailbox.checkpoint()
+        except Exception as error:
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
+            # The log holds everything; it goes into the file when there is room again.
+            self._sparingly.warning("full", f"{seat.host.name}: the disk is full, the log stays as it is", self.now)
+            seat.last_commit = self.now
+            return
+        seat.unchecked_since = None
+        seat.wal_bytes = seat.host.mailbox.wal_bytes
+        gc.collect(1)  # what exceptions left in cycles; automatic collection is off
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def _listen(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
+        sock = listener.sock
+        self._register(sock.fileno(), select.EPOLLIN, lambda _: self._accept(seat, sock, is_control))
+
+    def _accept(self, seat: Seat, listener: socket.socket, is_control: bool) -> None:
+        for _ in range(ACCEPTS_A_PASS):
+            try:
+                sock, peer = accept(listener)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause_accepting(error)
+                    return
+                if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+                    continue
+                raise
+            link = Link(sock, peer, seat, None if is_control else self.now + FIRST_BYTE_S, is_control=is_control)
+            if not self._make_room(seat, link):
+                continue
+            seat.links[is_control][link] = None
+            self._fresh.append(link)
+            self._read(link)
+
+    def _make_room(self, seat: Seat, link: Link) -> bool:
+        """Whether there is a place for one more connection; the oldest idle one of the inbox leaves for it."""
+        links = seat.links[link.is_control]
+        if len(links) < (CONTROL_LINKS_MAX if link.is_control else INBOX_LINKS_MAX):
+            return True
+        if not link.is_control:
+            for oldest in links:
+                if oldest.pending == 0:
+                    self._close(oldest)
+                    return True
+        self._send(link, seat.host.refuse(link, _busy()).line)
+        link.sock.close()
+        link.is_closed = True
+        return False
+
+    def _watch_link(self, link: Link) -> None:
+        """Registers a connection with epoll, or changes what is watched of it."""
+        # After their end has come only its being gone matters; while they don't read, we don't either.
+        events = _WRITE if link.out else 0 if link.is_ended else _READ
+        fd = link.sock.fileno()
+        if fd not in self._handlers:
+            self._register(fd, events, partial(self._handle, link))
+        elif events != link.events:
+            self._epoll.modify(fd, events)
+        link.events = events
+        if link.deadline is not None and (self._next_sweep is None or link.deadline < self._next_sweep):
+            self._next_sweep = link.deadline
+
+    def _handle(self, link: Link, event: int) -> None:
+        if event & _WRITE:
+            self._flush_out(link)
+        elif event & select.EPOLLIN and not link.is_ended:
+            self._read(link)
+            # Who is gone left an end behind the last line: found now, a take of theirs gets nothing of this pass.
+            while event & select.EPOLLHUP and not link.is_ended and not link.is_closed:
+                self._read(link)
+        if event & _GONE and not link.is_closed and (link.is_ended or not event & select.EPOLLIN):
+            self._close(link)
+
+    def _read(self, link: Link) -> None:
+        try:
+            data = link.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(link)
+            return
+        if not data:
+            self._end(link)
+            return
+        if b"\n" not in data:
+            self._keep_part(link, data)
+            return
+        if link.chunks:
+            link.chunks.append(data)
+            data = b"".join(link.chunks)
+            link.chunks = []
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        link.size, link.frame_since = 0, None
+        limit = link.seat.host.config.line_bytes_max
+        for line in lines:
+            if len(line) > limit:
+                self._refuse(link, _oversize(limit))
+                return
+            if line and not line.isspace():
+                link.seat.host.receive(link, line, self.now, self.wall)
+                link.seat.is_touched = True
+        if rest:
+            self._keep_part(link, rest)
+
+    def _keep_part(self, link: Link, data: bytes) -> None:
+        """The beginning of a line. Bounded in size, and for strangers in time."""
+        link.chunks.append(data)
+        link.size += len(data)
+        limit = link.seat.host.config.line_bytes_max
+        if link.size > limit:
+            self._refuse(link, _oversize(limit))
+            return
+        if link.deadline is not None:
+            if link.frame_since is None:
+                link.frame_since = self.now
+            link.deadline = link.frame_since + max(FRAME_S, link.size / FRAME_BYTES_A_SECOND)
+
+    def _end(self, link: Link) -> None:
+        """They will send no more. What is pending is answered, then the connection closes."""
+        link.is_ended = True
+        if link.chunks:
+            self._refuse(link, _unfinished())
+        elif link.pending == 0 and not link.out:
+            self._close(link)
+        elif link not in self._fresh:
+            self._watch_link(link)
+
+    def _refuse(self, link: Link, error: BackchannelError) -> None:
+        """Says what is wrong with bytes that are no request, and lets go; what came whole before is answered first."""
+        if link.pending:
+            self._refused.append((link, error))
+        else:
+            self._refuse_now(link, error)
+
+    def _refuse_now(self, link: Link, error: BackchannelError) -> None:
+        if link.is_closed:
+            return
+        host = link.seat.host
+        self._send(link, host.refuse(link, error).line)
+        self._sparingly.warning(error.code, f"{host.name}: refused uid {link.peer.uid}: {error.message}", self.now)
+        self._close(link)
+
+    def _answer(self, seat: Seat, answer: Answer) -> None:
+        if answer.after_flush:
+            answer.caller.pending += 1
+            seat.log.after_flush(lambda: self._answer_flushed(answer))
+        else:
+            self._send_answer(answer)
+
+    def _answer_flushed(self, answer: Answer) -> None:
+        answer.caller.pending -= 1
+        self._send_answer(answer)
+
+    def _send_answer(self, answer: Answer) -> None:
+        link = answer.caller
+        assert isinstance(link, Link)
+        if link.is_closed:
+            return
+        self._send(link, answer.line)
+        if link.is_closed or link.pending or link.out:
+            return
+        if link.is_ended:
+            self._close(link)
+        elif link.deadline is not None:
+            link.deadline = self.now + KEPT_IDLE_S
+            if self._next_sweep is None:
+                self._next_sweep = link.deadline
+
+    def _send(self, link: Link, line: bytes) -> None:
+        """Sends, or keeps what does not fit now. A peer that is gone is no error: it asks again."""
+        if link.out:
+            link.out += line
+            return
+        try:
+            sent = link.sock.send(line)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            if link in link.seat.links[link.is_control]:
+                self._close(link)
+            return
+        if sent < len(line):
+            link.out = line[sent:]
+            if not link.is_control:
+                link.deadline = self.now + WRITE_S
+            if link.events:
+                self._watch_link(link)
+
+    def _flush_out(self, link: Link) -> None:
+        try:
+            sent = link.sock.send(link.out)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(link)
+            return
+        link.out = link.out[sent:]
+        if link.out:
+            return
+        if link.is_ended and link.pending == 0:
+            self._close(link)
+            return
+        if not link.is_control:
+            link.deadline = self.now + KEPT_IDLE_S
+        self._watch_link(link)
+
+    def _close(self, link: Link) -> None:
+        if link.is_closed:
+            return
+        link.is_closed = True
+        seat = link.seat
+        seat.links[link.is_control].pop(link, None)
+        self._handlers.pop(link.sock.fileno(), None)
+        link.sock.close()  # the kernel takes it out of epoll
+        if link.is_control or link.pending:  # a stranger whose requests are all answered holds nothing
+            seat.host.closed(link, self.now, self.wall)
+            seat.is_touched = True
+
+    def _sweep(self) -> None:
+        """Lets go of strangers that have been silent or slow for too long."""
+        self._next_sweep = None
+        for seat in self._seats:
+            for link in list(seat.links[False]):
+                if link.deadline is None or link.pending:
+                    continue
+                if link.deadline <= self.now:
+                    self._close(link)
+                elif self._next_sweep is None or link.deadline < self._next_sweep:
+                    self._next_sweep = link.deadline
+
+    # --- errands ------------------------------------------------------------------------------------------------------
+
+    def _send_couriers(self, seat: Seat) -> None:
+        """Begins the errands that are due. What they bring back is settled in a later pass."""
+        deadline = seat.host.courier.deadline
+        if deadline is None or deadline > self.now:
+            return
+        for errand in seat.host.courier.due(self.now):
+            try:
+                sock = links.connect(self._places, errand.target)
+            except links.NobodyThere as nobody:
+                seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
+                seat.is_touched = seat.is_touched or nobody.is_final
+                continue
+            carriage = links.Carriage(errand, sock, self.now + links.ERRAND_S, self._errand_done)
+            self._carriages[carriage] = seat
+            self._register(carriage.fd, carriage.events, partial(self._handle_carriage, carriage))
+            carriage.handle()
+        for target, why in seat.host.courier.to_report(self.now):
+            logger.warning(
+                "%s: %s cannot be reached (%s); its messages wait in the outbox", seat.host.name, target, why
+            )
+
+    def _handle_carriage(self, carriage: links.Carriage, _event: int) -> None:
+        carriage.handle()
+        if carriage in self._carriages:
+            self._epoll.modify(carriage.fd, carriage.events)
+
+    def _errand_done(self, carriage: links.Carriage, answer: bytes, why: str) -> None:
+        seat = self._carriages.pop(carriage)
+        self._handlers.pop(carriage.fd, None)
+        if seat not in self._seats:
+            return
+        if why:
+            seat.host.errand_failed(carriage.errand, why, self.now, self.wall)
+        else:
+            seat.host.errand_answered(carriage.errand, answer, self.now, self.wall)
+            seat.is_touched = True
+
+    # --- everything else that can happen ------------------------------------------------------------------------------
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """No descriptor left: take a breath instead of spinning, and never end because of it."""
+        self._sparingly.warning("descriptors", f"no connection can be accepted: {error.strerror}", self.now)
+        if self._paused_until is None:
+            for seat in self._seats:
+                for listener in (seat.inbox, seat.control):
+                    self._epoll.modify(listener.sock.fileno(), 0)
+        self._paused_until = self.now + EMFILE_PAUSE_S
+
+    def _resume_accepting(self) -> None:
+        self._paused_until = None
+        for seat in self._seats:
+            for listener in (seat.inbox, seat.control):
+                self._epoll.modify(listener.sock.fileno(), select.EPOLLIN)
+
+    def _handle_flushes(self) -> None:
+        for log, upto, error in self._flusher.done():
+            if error is not None and not log.is_closed:
+                raise StorageFailed(f"fdatasync: {error}")
+            log.flushed(upto, self.now)
+
+    def _handle_watch(self) -> None:
+        """Something changed beside our sockets: are they still ours?"""
+        if self._watch.fd is not None:
+            self._watch.drain()
+        for seat in self._seats:
+            for is_control in (False, True):
+                listener = seat.control if is_control else seat.inbox
+                if not listener.is_in_place():
+                    self._bind_again(seat, listener, is_control=is_control)
+
+    def _bind_again(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
+        folder, _, file = listener.path.rpartition("/")
+        try:
+            fresh = listen(folder, file, make=False)
+        except (OSError, NotPermitted) as error:
+            logger.error("%s: the socket directory %s is gone (%s); ending", seat.host.name, folder, error)
+            self.stop(EXIT_UNAVAILABLE)
+            return
+        logger.warning("%s: %s was removed or replaced; bound again", seat.host.name, listener.path)
+        self._handlers.pop(listener.sock.fileno(), None)
+        listener.close()
+        if not self._watch.add(folder):  # it may be another directory under the old name
+            self._next_look = self.now + WATCH_FALLBACK_S
+        if is_control:
+            seat.control = fresh
+        else:
+            seat.inbox = fresh
+        self._listen(seat, fresh, is_control=is_control)
+
+    def _close_seat(self, seat: Seat) -> None:
+        for listener in (seat.inbox, seat.control):
+            self._handlers.pop(listener.sock.fileno(), None)
+            listener.close()
+        for places in seat.links.values():
+            for link in list(places):
+                link.is_closed = True
+                self._handlers.pop(link.sock.fileno(), None)
+                link.sock.close()
+        self._seats.remove(seat)
+        seat.host.mailbox.close(self.wall, self.now)
+        seat.log.close()
+        seat.lock.close()
+
+    def _register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def _drain_wakeups(self) -> None:
+        try:
+            while self._wake_in.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+
+def clock() -> float:
+    """Seconds since boot, suspended time included; never jumps."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _busy() -> OverLimit:
+    return OverLimit("all places for connections are taken", code="busy", hint="try again in a moment", retry=True)
+
+
+def _oversize(limit: int) -> OverLimit:
+    return OverLimit(
+        f"the line is longer than {limit} bytes", code="oversize", hint="send less, or raise line_bytes_max"
+    )
+
+
+def _unfinished() -> LocalProtocolError:
+    return LocalProtocolError("the line has no end", code="malformed", hint="end each request with a newline")

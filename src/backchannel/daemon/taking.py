@@ -1,0 +1,132 @@
+"""What an agent does with its mail: take it, settle it, and ask how things stand.
+
+Taking is a lease and a commit; a token (id, delivery) names one handing-out, so that who was too slow is told so.
+"""
+
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import LocalProtocolError
+from ..mailbox.mailbox import Lease, State
+from ..protocol import frame
+from ..protocol.names import check_id, make_id
+from ..protocol.receipt import Stage
+from .callers import Caller, Taker
+
+if TYPE_CHECKING:
+    from .host import Host
+
+TAKE_MAX = 1000  # deliveries in one answer
+REASON_CHARS_MAX = 1000
+EVIDENCE = ("ack", "flush", "turn")
+
+
+class Taking:
+    """The methods of taking and settling, bound to their host."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+
+    def take(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
+        params: frame.Take = frame.parse(frame.Take, request)
+        if not 1 <= params.max <= TAKE_MAX:
+            raise LocalProtocolError(
+                f"max {params.max} is out of range", code="bad_params", hint=f"use 1 to {TAKE_MAX}"
+            )
+        if params.wait is not None and not 0 <= params.wait <= frame.WAIT_S_MAX:
+            raise LocalProtocolError(
+                f"wait {params.wait} is out of range", code="bad_params", hint="use 0 to a year, in seconds, or null"
+            )
+        take_id = check_id(params.take_id) if params.take_id else make_id("t", int(wall * 1000), self._host.random(10))
+        for older in self._host.takers:
+            if older.lease.take_id == take_id:  # its answer would go nowhere: the wait goes on over this connection
+                older.count, older.deadline = 0, now
+        lease = self._host.mailbox.leases.get(take_id) or Lease(take_id, detached=params.detached, deadline=None)
+        lease.holder = None if lease.detached else caller
+        lease.deadline = now + self._host.config.lease_s if lease.detached else None
+        until = None if params.wait is None else now + params.wait
+        taker = Taker(caller, request_id, params, lease, until)
+        # With messages in it, it was asked for before: the answer was lost, or the connection.
+        if lease.messages or params.resume or (params.wait == 0 and not self._host.mailbox.counters.stored):
+            taker.handed = self._host.mailbox.handed_again(lease)
+            return self._host.taken(taker)
+        self._host.takers.append(taker)
+        return None
+
+    def ack(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Ack = frame.parse(frame.Ack, request)
+        if params.evidence not in EVIDENCE:
+            raise LocalProtocolError(
+                f"evidence {params.evidence!r} is unknown", code="bad_params", hint=f"use {', '.join(EVIDENCE)}"
+            )
+        if (done := self.repeated(params, Stage.ACKED, Stage.DONE)) is not None:
+            return self._host.receipt_line(request_id, done, duplicate=True)
+        state = self.delivery(params)
+        self._host.mailbox.ack(state, params.evidence, wall)
+        return self._host.receipt_line(request_id, state, stage=Stage.ACKED)
+
+    def reject(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Reject = frame.parse(frame.Reject, request)
+        if not 0 < len(params.reason) <= REASON_CHARS_MAX:
+            raise LocalProtocolError(
+                "a reject needs a reason", code="bad_params", hint=f"say why, in 1 to {REASON_CHARS_MAX} characters"
+            )
+        if (done := self.repeated(params, Stage.REJECTED)) is not None and done.reason == params.reason:
+            return self._host.receipt_line(request_id, done, duplicate=True)
+        state = self.delivery(params)
+        self._host.mailbox.reject(state, params.reason, wall)
+        state.reason = params.reason
+        return self._host.receipt_line(request_id, state, stage=Stage.REJECTED)
+
+    def release(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        params: frame.Release = frame.parse(frame.Release, request)
+        state = self.delivery(params)
+        self._host.mailbox.release(state, wall, unseen=params.unseen)
+        return self._host.receipt_line(request_id, self._host.mailbox.get_by_number(state.msg_no))
+
+    def renew(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        state = self.delivery(frame.parse(frame.Token, request))
+        leased = self._host.mailbox.leased.get(state.msg_no)
+        if leased is not None and leased.take.detached:
+            leased.take.deadline = now + self._host.config.lease_s
+        return self._host.receipt_line(request_id, state)
+
+    def status(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        counts: dict[str, int] = {}
+        for count in self._host.mailbox.counters.by_sender.values():
+            for column in count.__slots__:
+                counts[column] = counts.get(column, 0) + getattr(count, column)
+        return frame.answer(
+            request_id,
+            {
+                "agent": self._host.name,
+                "version": __version__,
+                "mailbox_id": self._host.mailbox.mailbox_id,
+                "epoch": self._host.mailbox.epoch,
+                "backlog": self._host.mailbox.counters.unacked,
+                "receiving": self._host.is_receiving,
+                "paused": self._host.mailbox.paused,
+                "outbox": len(self._host.outbox),
+                "unreachable": {
+                    name: {"for_s": round(seconds, 1), "why": why}
+                    for name, (seconds, why) in self._host.courier.unreachable(now).items()
+                },
+                "too_fast_to": self._host.own_calls.pairs.tripped(),
+                "oldest_unacked": self._host.mailbox.oldest_unacked(),
+                "refused": self._host.refused,
+                "free_bytes": self._host.free_bytes(),
+                "counters": counts,
+            },
+        )
+
+    def stop(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        self._host.stopping = True
+        return frame.answer(request_id, {"agent": self._host.name, "stopping": True})
+
+    def delivery(self, params: frame.Token) -> State:
+        return self._host.mailbox.current(params.id, params.sender, params.delivery)
+
+    def repeated(self, params: frame.Token, *stages: Stage) -> State | None:
+        """The message, if this delivery of it was settled like that already: the answer was lost, and it asks again."""
+        state = self._host.mailbox.get(params.id, params.sender)
+        return state if state.stage in stages and state.delivery == params.delivery else None
