@@ -1,0 +1,556 @@
+"""Every conversation with a daemon, once: generators that both front ends carry out (`drive` blocks, `aio` awaits).
+
+They say what is asked and what the answers mean; `wire` gets one request answered. Nothing here waits by itself, so
+both front ends tell the same story. On the command line's fast path: standard library, and little of that.
+"""
+
+import os
+import time
+
+from .. import errors
+from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
+from ..protocol.codes import error_for
+from ..protocol.names import USER, AgentName, check_id
+from ..transport.lock import served_in
+from ..transport.paths import CONTROL, INBOX
+from .wire import (
+    CALL_S,
+    Caller,
+    Exchange,
+    Race,
+    Sleep,
+    Stream,
+    call,
+    connect,
+    exchange,
+    give_up_if_over,
+    is_crowded,
+    new_id,
+    numbered,
+    request,
+    result_of,
+    stream_call,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ..transport.dial import Socket
+    from .wire import Conversation
+
+ANSWER_GRACE_S = 5.0  # beyond a wait the daemon was asked for, until we call it silent
+BATCH_LINES = 100  # of one write; their answers fit a socket's buffer, so neither end waits for the other
+BATCH_BYTES = 1 << 18
+WAIT_SLICE_S = 600.0  # one long poll of an endless wait
+AGAIN_S = 0.2  # until a crowded daemon is asked again whether a question ended; the answer needs no such wait
+
+
+def push(
+    caller: Caller, to: str, text: str, message_id: str | None = None, timeout: float = CALL_S, **options: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """Stores a text in `to`'s mailbox. Returns the receipt. `options` are the other params of `push` on the wire."""
+    params = _push_params(caller, to, text, message_id, options)
+    if params["to"] in caller.queued_to:
+        return (yield from push_queued(caller, params, timeout))
+    try:
+        result: dict[str, Any] = yield from call(caller, params["to"], INBOX, "push", params, timeout)
+    except NotPermitted as error:
+        if error.code != "via_outbox":
+            raise
+        return (yield from push_queued(caller, params, timeout))
+    except TimedOut as error:
+        raise TimedOut(
+            f"no receipt from {to} within {timeout:g} s: message {params['id']} may be stored or not",
+            hint="send it again with the same id",
+            waited=timeout,
+        ) from error
+    return result
+
+
+def push_queued(caller: Caller, params: "dict[str, Any]", timeout: float) -> "Conversation[dict[str, Any]]":
+    """The same through the own daemon's outbox: behind what waits there for this target. Returns its receipt if it came
+    within `timeout`, else one that says `queued`."""
+    deadline = time.monotonic() + timeout
+    (receipt_now,) = yield from commit(caller, [], [], [_as_send(params)], timeout)
+    return (yield from _once_stored(caller, receipt_now, deadline))
+
+
+def _as_send(params: "dict[str, Any]") -> "dict[str, Any]":
+    return {key: value for key, value in params.items() if key not in ("from", "auth") and value is not None}
+
+
+def _once_stored(caller: Caller, queued: "dict[str, Any]", deadline: float) -> "Conversation[dict[str, Any]]":
+    """What became of a queued message by then. Raises what its target refused it for."""
+    left = max(0.0, deadline - time.monotonic())
+    try:
+        found: dict[str, Any] = yield from wait(caller, queued["to"], queued["id"], "stored", left, queued=True)
+    except (TimedOut, PeerAbsent):
+        return queued
+    if found["stage"] == "rejected" and found["msg_no"] is None:
+        raise error_for(found["code"], found["reason"], reason=found["reason"])
+    return found
+
+
+def commit(
+    caller: Caller,
+    acks: "list[dict[str, Any]]",
+    replies: "list[dict[str, Any]]",
+    sends: "list[dict[str, Any]]",
+    timeout: float = CALL_S,
+) -> "Conversation[list[dict[str, Any]]]":
+    """One transaction in the own daemon. Returns a `queued` receipt for each reply, then for each send."""
+    for item in replies:
+        item.setdefault("reply_id", new_id("m"))
+    for item in sends:
+        item.setdefault("id", new_id("m"))
+    params = {"acks": acks, "replies": replies, "sends": sends}
+    result = yield from call(caller, caller.me(), CONTROL, "commit", params, timeout)
+    receipts: list[dict[str, Any]] = result["sends"]
+    caller.queued_to.update((r["to"], r["id"]) for r in receipts if r["to"] != USER)
+    return receipts
+
+
+def ask(
+    caller: Caller, to: str, text: str, timeout: float | None, message_id: str | None = None, **options: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """Sends a question and waits for its answer, which it acknowledges. Raises `Refused`, `TimedOut`.
+
+    An agent claims the answer on a connection of its own before it asks, so that nobody else of its name takes it; a
+    process that is no agent finds the answer in the receipt.
+    """
+    message_id = check_id(message_id) if message_id else new_id("m")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = CALL_S if timeout is None else min(CALL_S, timeout)
+    if caller.name is None:
+        yield from push(caller, to, text, message_id, left, **options)
+        found = yield from wait(caller, to, message_id, "done", _left(deadline), USER)
+        _raise_unless_done(found, to, timeout)
+        if found.get("reply_text") is None:
+            raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
+        return {"id": found["reply_id"], "from": to, "text": found["reply_text"], "reply_to": message_id}
+    claimed, watching = Stream(), Stream()
+    try:
+        yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, left)
+        # What ends undone is seen on the target's side; no bounce is to come on top of it.
+        yield from push(caller, to, text, message_id, left, bounce=False, **options)
+        return (yield from _await_answer(caller, to, message_id, claimed, watching, deadline, timeout))
+    finally:
+        claimed.close()
+        watching.close()
+
+
+def _await_answer(
+    caller: Caller,
+    to: str,
+    message_id: str,
+    claimed: "Stream",
+    watching: "Stream",
+    deadline: float | None,
+    timeout: float | None,
+) -> "Conversation[dict[str, Any]]":
+    """Waits on both ends at once: on our daemon for the answer, on the target's for the news that none will come."""
+    is_taking = False  # the take is on its way already
+    while True:
+        slice_s = min(WAIT_SLICE_S, _left(deadline) if deadline is not None else WAIT_SLICE_S)
+        try:
+            if claimed.sock is None:
+                yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, CALL_S)
+            if watching.sock is None:
+                watching.sock, _ = yield from connect(caller, to, INBOX, time.monotonic() + CALL_S, may_start=True)
+            claimed.take_id = claimed.take_id or new_id("t")
+            take = {"take_id": claimed.take_id, "wait": slice_s, "reply_to": message_id, "kinds": ["message", "bounce"]}
+            watch = {"id": message_id, "stage": "done", "timeout": slice_s, "from": caller.name}
+            assert claimed.sock is not None
+            assert watching.sock is not None
+            taking = b"" if is_taking else request("take", take)
+            is_taking = True
+            which, line = yield Race(
+                [(claimed.sock, taking), (watching.sock, request("wait", watch))], slice_s + ANSWER_GRACE_S
+            )
+            if which == 1:
+                if is_crowded(line):
+                    watching.close()
+                    yield Sleep(min(AGAIN_S, slice_s))
+                    continue
+                _raise_if_ended(line, to)
+                # Done, or not yet: the answer itself is what we wait for.
+                which, line = yield Race([(claimed.sock, b"")], slice_s + ANSWER_GRACE_S)
+            is_taking = False
+            messages = result_of(line)["messages"]
+        except OSError as error:
+            give_up_if_over(error, to, deadline or time.monotonic() + CALL_S, timeout or 0.0)
+            is_taking = False
+            claimed.close()
+            watching.close()
+            yield Sleep(0.01)
+            continue
+        for message in messages:
+            is_bounce = message["kind"] == "bounce"
+            if message["from"] != to and not (is_bounce and message["from"] == caller.name):
+                # Somebody else calls it an answer. It stays for whoever receives for us when this connection closes.
+                claimed.take_id = None
+                continue
+            yield from ack_all(caller, [message], "ack")
+            if is_bounce:
+                raise errors.Refused(f"{to} did not answer: {message['text']}", reason=message["text"])
+            answer: dict[str, Any] = message
+            return answer
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOut(
+                f"{to} did not answer message {message_id} within {timeout:g} s",
+                hint="a late answer will lie in your mailbox",
+                waited=timeout or 0.0,
+            )
+        watching.close()
+
+
+def _raise_if_ended(line: bytes, to: str) -> None:
+    try:
+        found = result_of(line)
+    except LocalProtocolError as error:
+        if error.code != "no_such_message":
+            raise
+        return  # it is in our outbox still
+    _raise_if_failed(found, to)
+
+
+def _raise_if_failed(found: "dict[str, Any]", to: str) -> None:
+    if found["stage"] not in _ORDER:
+        raise errors.Refused(
+            f"{to} did not answer: the question was {found['stage']} ({found['reason']})",
+            code=found["stage"],
+            reason=str(found["reason"]),
+        )
+
+
+def _raise_unless_done(found: "dict[str, Any]", to: str, timeout: float | None) -> None:
+    _raise_if_failed(found, to)
+    if found["stage"] != "done":
+        raise TimedOut(
+            f"{to} did not answer message {found['id']} within {timeout or 0:g} s",
+            hint=f"its receipt will have the answer: backchannel status {found['id']}",
+            waited=timeout or 0.0,
+        )
+
+
+def push_many(
+    caller: Caller, to: str, texts: "Iterable[str]", timeout: float = CALL_S, **options: "Any"
+) -> "Conversation[list[Any]]":
+    """Stores many texts over one connection, a commit a batch. Returns a receipt or an exception for each."""
+    outcomes: list[Any] = []
+    batch: list[tuple[dict[str, Any], bytes]] = []  # params, and their line
+    size = 0
+    to = AgentName(to)
+    for text in texts:
+        params = _push_params(caller, to, text, None, options)
+        line = request("push", params, len(batch))
+        if batch and (len(batch) >= BATCH_LINES or size + len(line) > BATCH_BYTES):
+            outcomes += yield from _send_batch(caller, to, batch, timeout)
+            batch, size = [], 0
+            line = request("push", params, 0)
+        batch.append((params, line))
+        size += len(line)
+    if batch:
+        outcomes += yield from _send_batch(caller, to, batch, timeout)
+    return outcomes
+
+
+def receipt(
+    caller: Caller, message_id: str, to: str | None = None, timeout: float = CALL_S
+) -> "Conversation[dict[str, Any]]":
+    """What is known of a message; without `to` it is looked for among the agents of this machine."""
+    return (yield from _find("receipt", caller, message_id, to, timeout))
+
+
+def cancel(
+    caller: Caller, message_id: str, to: str | None = None, timeout: float = CALL_S
+) -> "Conversation[dict[str, Any]]":
+    """Takes a message back while nobody has it. Raises `Refused` (`taken`, `ended`)."""
+    return (yield from _find("cancel", caller, message_id, to, timeout))
+
+
+def wait(
+    caller: Caller,
+    to: str,
+    message_id: str,
+    stage: str,
+    timeout: float | None,
+    sender: str | None = None,
+    *,
+    queued: bool = False,
+) -> "Conversation[dict[str, Any]]":
+    """The receipt once the message reached `stage` or an end, or as it stands when `timeout` seconds are over.
+
+    With `queued` it is in our own daemon's outbox first: that one is asked until it left.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while queued:
+        left = min(WAIT_SLICE_S, _left(deadline))
+        params = {"id": message_id, "stage": "stored", "timeout": left, "from": caller.name}
+        under_way: dict[str, Any] | None
+        try:
+            under_way = yield from call(caller, caller.me(), INBOX, "wait", params, left + ANSWER_GRACE_S)
+        except TimedOut as error:
+            if error.code != "again":
+                raise
+            yield Sleep(0.05)
+            continue
+        except LocalProtocolError as error:
+            if error.code != "no_such_message":
+                raise
+            under_way = None  # it left before we asked
+        if under_way is not None and under_way["stage"] == "queued":
+            if deadline is None or time.monotonic() < deadline:
+                continue
+            return under_way
+        if caller.queued_to.get(to) == message_id:  # else others of ours are behind it
+            caller.queued_to.pop(to, None)
+        if under_way is not None and has_reached(under_way["stage"], stage):
+            return under_way
+        queued = False
+    while True:
+        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        params = {"id": message_id, "stage": stage, "timeout": left, "from": sender}
+        try:
+            found: dict[str, Any] = yield from call(caller, to, INBOX, "wait", params, left + ANSWER_GRACE_S)
+        except TimedOut as error:
+            if error.code != "again":
+                raise
+            yield Sleep(0.05)
+            continue
+        if has_reached(found["stage"], stage) or (deadline is not None and time.monotonic() >= deadline):
+            return found
+
+
+def take(
+    caller: Caller,
+    stream: "Stream",
+    count: int,
+    wait_s: float | None,
+    kinds: "tuple[str, ...] | None" = None,
+    session: str | None = None,
+    detached: bool = False,
+) -> "Conversation[list[dict[str, Any]]]":
+    """Leases up to `count` messages over the stream's own connection; waits up to `wait_s` seconds for the first."""
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    take_id = new_id("t")
+    stream.take_id = take_id
+    params: dict[str, Any] = {
+        "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None
+    }  # fmt: skip
+    while True:
+        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        params["wait"] = left
+        result = yield from stream_call(caller, stream, "take", params, left + ANSWER_GRACE_S)
+        if result["messages"] or (deadline is not None and time.monotonic() >= deadline):
+            messages: list[dict[str, Any]] = result["messages"]
+            return messages
+
+
+def resume(caller: Caller, stream: "Stream", timeout: float = CALL_S) -> "Conversation[None]":
+    """After the daemon restarted: keeps what the stream had leased."""
+    if stream.held:
+        yield from stream_call(caller, stream, "take", {"take_id": min(stream.held), "resume": True}, timeout)
+
+
+def settle(
+    caller: Caller, method: str, message_id: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """`ack`, `reject`, `release` or `renew` of one delivery. Raises `Refused` (`stale`, `ended`)."""
+    params["id"] = check_id(message_id)
+    result: dict[str, Any] = yield from call(caller, caller.me(), CONTROL, method, params, timeout)
+    return result
+
+
+def ack_all(
+    caller: Caller, messages: "list[dict[str, Any]]", evidence: str, timeout: float = CALL_S
+) -> "Conversation[None]":
+    """Acknowledges what a `take` returned, with a commit a batch. Raises the first refusal, after all were tried."""
+    lines = [
+        request("ack", {"id": m["id"], "from": m["from"], "delivery": m["delivery"], "evidence": evidence})
+        for m in messages
+    ]
+    refused: errors.BackchannelError | None = None
+    for first in range(0, len(lines), BATCH_LINES):
+        for answer in (yield from exchange(caller, caller.me(), CONTROL, lines[first : first + BATCH_LINES], timeout)):
+            try:
+                result_of(answer)
+            except errors.BackchannelError as error:
+                refused = refused or error
+    if refused is not None:
+        raise refused
+
+
+def ping(
+    caller: Caller, name: str, timeout: float = CALL_S, *, may_start: bool = True
+) -> "Conversation[dict[str, Any]]":
+    """Who serves NAME. With `may_start=False` a daemon that does not run raises `PeerAbsent`."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), INBOX, "ping", {}, timeout, may_start=may_start)
+    return result
+
+
+def status(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[dict[str, Any]]":
+    """The daemon's own state: counters, backlog, free disk."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, "status", {}, timeout)
+    return result
+
+
+def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bool]":
+    """Ends NAME's daemon and waits until its lock is free. False if none ran."""
+    lock = caller.places.state(AgentName(name), "lock")
+    if served_in(lock) is None:
+        return False
+    deadline = time.monotonic() + timeout
+    try:
+        yield from call(caller, name, CONTROL, "stop", {}, timeout, may_start=False)
+    except PeerAbsent:
+        pass  # it was ending already
+    while served_in(lock) is not None:
+        if time.monotonic() > deadline:
+            raise TimedOut(f"the daemon of {name} did not end within {timeout:g} s", hint="look at its log")
+        yield Sleep(0.01)
+    return True
+
+
+def control(
+    caller: Caller, name: str, method: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """A call on NAME's control socket that needs no story: pause, resume, peek, log, tap, config."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, method, params, timeout)
+    return result
+
+
+def open_control(
+    caller: Caller, stream: "Stream", name: str, method: str, params: "dict[str, Any]"
+) -> "Conversation[Socket]":
+    """Asks something that is answered later; `hear` reads it when the socket is readable."""
+    if stream.sock is None:
+        deadline = time.monotonic() + CALL_S
+        stream.sock, _ = yield from connect(caller, AgentName(name), CONTROL, deadline, may_start=True)
+    stream.sock.sendall(request(method, params))
+    return stream.sock
+
+
+def hear(stream: "Stream") -> "Conversation[Any]":
+    """The answer that has come. Raises `OSError` if the connection broke instead."""
+    assert stream.sock is not None
+    answers = yield Exchange(stream.sock, b"", CALL_S)
+    return result_of(answers[0])
+
+
+def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
+    """All registered agents; of one whose daemon does not run nothing but its name is known."""
+    found = []
+    for name in caller.places.registered():
+        entry: dict[str, Any] = {"name": name, "online": False, "backlog": None, "receiving": False, "paused": False}
+        try:
+            answer = yield from ping(caller, name, 2.0, may_start=False)
+            entry.update(online=True, backlog=answer["backlog"], receiving=answer["receiving"], paused=answer["paused"])
+        except (PeerAbsent, NotPermitted):
+            pass
+        except TimedOut:
+            entry["online"] = True  # it holds its lock, but is too busy to say more
+        entry["down"] = os.path.exists(caller.places.state(name, "down"))
+        found.append(entry)
+    return found
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def has_reached(stage: str, wanted: str) -> bool:
+    """As `Stage.reached`, for words."""
+    return stage not in _ORDER or _ORDER.index(stage) >= _ORDER.index(wanted)
+
+
+def _left(deadline: float | None) -> float:
+    return WAIT_SLICE_S if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _push_params(
+    caller: Caller, to: str, text: str, message_id: str | None, options: "dict[str, Any]"
+) -> "dict[str, Any]":
+    if not isinstance(text, str):
+        raise LocalProtocolError(
+            f"a text is a str, not {type(text).__name__}",
+            code="bad_params",
+            hint="decode bytes, or encode data as JSON",
+        )
+    params: dict[str, Any] = {"to": AgentName(to), "id": check_id(message_id) if message_id else new_id("m")}
+    if caller.name is not None:
+        params["from"] = caller.name
+        params["auth"] = caller.key
+    params.update(options)
+    params["text"] = text
+    return params
+
+
+def _send_batch(
+    caller: Caller, to: str, batch: "list[tuple[dict[str, Any], bytes]]", timeout: float
+) -> "Conversation[list[Any]]":
+    """A receipt or an exception for each push: directly, or behind what our own daemon still holds for this target."""
+    if to not in caller.queued_to:
+        outcomes: list[Any] = yield from _push_batch(caller, to, [line for _, line in batch], timeout)
+        if not any(isinstance(outcome, NotPermitted) and outcome.code == "via_outbox" for outcome in outcomes):
+            return outcomes
+    deadline = time.monotonic() + timeout
+    try:
+        queued = yield from commit(caller, [], [], [_as_send(params) for params, _ in batch], timeout)
+    except errors.BackchannelError as error:
+        return [error] * len(batch)
+    outcomes = []
+    for receipt_now in queued:
+        try:
+            outcomes.append((yield from _once_stored(caller, receipt_now, deadline)))
+        except errors.BackchannelError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def _push_batch(caller: Caller, to: str, lines: list[bytes], timeout: float) -> "Conversation[list[Any]]":
+    """A receipt or an exception for each line, told apart by the line's number: a refusal overtakes the receipts that
+    wait for the disk."""
+    outcomes: dict[int, Any] = {}
+    left = list(range(len(lines)))
+    count = len(lines)
+    while left:
+        sent = left[:count]
+        for answer in (yield from exchange(caller, to, INBOX, [lines[number] for number in sent], timeout)):
+            number, outcome = numbered(answer)
+            if len(sent) == 1:
+                outcomes[sent[0]] = outcome
+            elif number is not None:
+                outcomes[number] = outcome
+        left = [number for number in left if number not in outcomes]
+        if left and left[0] == sent[0]:
+            count = 1  # a line that is no request cost the connection; one by one it is found
+    return [outcomes[number] for number in range(len(lines))]
+
+
+def _find(
+    method: str, caller: Caller, message_id: str, to: str | None, timeout: float
+) -> "Conversation[dict[str, Any]]":
+    params: dict[str, Any] = {"id": check_id(message_id)}
+    if to is not None:
+        found: dict[str, Any] = yield from call(caller, AgentName(to), INBOX, method, params, timeout)
+        return found
+    unreachable = []
+    for name in caller.places.registered():
+        try:
+            found = yield from call(caller, name, INBOX, method, params, timeout)
+        except PeerAbsent:
+            unreachable.append(name)
+        except LocalProtocolError as error:
+            if error.code != "no_such_message":
+                raise
+        else:
+            return found
+    beyond = f" (not asked, because they are down: {', '.join(unreachable)})" if unreachable else ""
+    raise LocalProtocolError(
+        f"no agent here has a message {message_id}{beyond}", code="no_such_message", hint="check the id"
+    )
+
+
+_ORDER = ("queued", "stored", "taken", "acked", "done")

@@ -1,0 +1,90 @@
+"""The blocking driver: carries out what a conversation asks for, one system call after another."""
+
+import errno
+import time
+
+from ..transport.dial import Socket, connect, set_timeout
+from .wire import Connect, Exchange, Race, Sleep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .wire import Conversation, T
+
+READ_BYTES = 65536
+ANSWER_BYTES_MAX = 64 << 20  # more than any daemon answers; a peer that goes on is no daemon
+
+
+def run(conversation: "Conversation[T]") -> "T":
+    """Carries a conversation to its end. Returns what it returns, raises what it raises."""
+    outcome: object = None
+    step = conversation.send
+    try:
+        while True:
+            wanted = step(outcome)
+            try:
+                outcome = _carry_out(wanted)
+                step = conversation.send
+            except OSError as error:
+                outcome = error
+                step = conversation.throw
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _carry_out(wanted: object) -> object:
+    kind = type(wanted)
+    if kind is Exchange:
+        return exchange(wanted.sock, wanted.data, wanted.timeout, wanted.count)  # type: ignore[attr-defined]
+    if kind is Connect:
+        return connect(wanted.path, wanted.timeout)  # type: ignore[attr-defined]
+    if kind is Race:
+        return race(wanted.requests, wanted.timeout)  # type: ignore[attr-defined]
+    assert kind is Sleep
+    time.sleep(wanted.seconds)  # type: ignore[attr-defined]
+    return None
+
+
+def exchange(sock: Socket, data: bytes, timeout: float, count: int = 1) -> list[bytes]:
+    """Sends, and reads `count` lines. Raises `OSError`; ECONNRESET if the other end closed first."""
+    set_timeout(sock, timeout)
+    try:
+        sock.sendall(data)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+        # Refused before it was read whole: the answer that says why is here already.
+    chunks: list[bytes] = []
+    size = seen = 0
+    while True:
+        chunk = sock.recv(READ_BYTES)
+        if not chunk:
+            if seen:
+                return b"".join(chunks).split(b"\n")[:seen]
+            raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
+        chunks.append(chunk)
+        size += len(chunk)
+        seen += chunk.count(b"\n")
+        if seen >= count:
+            return b"".join(chunks).split(b"\n")[:count] if count > 1 or len(chunks) > 1 else [chunk]
+        if size > ANSWER_BYTES_MAX:
+            raise OSError(errno.EMSGSIZE, "the answer has no end")
+
+
+def race(requests: list[tuple[Socket, bytes]], timeout: float) -> tuple[int, bytes]:
+    """Sends each, and returns (which, line) for the first that answers. The others may be raced again."""
+    import select
+
+    deadline = time.monotonic() + timeout
+    poll = select.poll()
+    which = {}
+    for index, (sock, data) in enumerate(requests):
+        set_timeout(sock, timeout)
+        if data:
+            sock.sendall(data)
+        which[sock.fileno()] = index
+        poll.register(sock.fileno(), select.POLLIN)
+    for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        index = which[fd]
+        return index, exchange(requests[index][0], b"", max(0.0, deadline - time.monotonic()))[0]
+    raise BlockingIOError(errno.EAGAIN, "no answer in time")

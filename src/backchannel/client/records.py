@@ -1,0 +1,264 @@
+"""What the client hands to a program: plain values, the same for both front ends."""
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar
+
+from ..errors import BackchannelError, Refused, TimedOut
+from ..protocol.receipt import Stage
+
+D = TypeVar("D", bound="DeliveryRecord")
+
+
+class AgentInfo(NamedTuple):
+    """One registered agent. `backlog` (messages unacked) is None while its daemon does not run."""
+
+    name: str
+    online: bool
+    backlog: int | None
+    receiving: bool  # some process of the agent waits for mail, or holds some
+    paused: bool  # a person stopped the handing out; mail waits
+    down: bool
+
+
+class Answer(NamedTuple):
+    """What came back for an `ask`; acknowledged already."""
+
+    raw: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        return str(self.raw["text"])
+
+    @property
+    def sender(self) -> str:
+        return str(self.raw["from"])
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+
+class ReceiptRecord:
+    """What is known of one message, as of the last answer. `raw` is that answer."""
+
+    __slots__ = ("_agent", "raw")
+
+    def __init__(self, agent: Any, raw: Mapping[str, Any]) -> None:
+        self._agent = agent
+        self.raw = raw
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+    @property
+    def to(self) -> str:
+        return str(self.raw["to"])
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self.raw["stage"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was rejected, expired, cancelled or dead."""
+        return _text(self.raw["reason"])
+
+    @property
+    def durability(self) -> str | None:
+        """What `stored` survives: `process` (every kill) or `power` (a power cut too). None while it is queued."""
+        return _text(self.raw["durability"])
+
+    @property
+    def duplicate(self) -> bool:
+        """It was stored before, under the same id."""
+        return bool(self.raw["duplicate"])
+
+    @property
+    def mailbox_id(self) -> str | None:
+        return _text(self.raw["mailbox_id"])
+
+    @property
+    def msg_no(self) -> int | None:
+        """Its place in the mailbox: (mailbox_id, msg_no) names it for ever. None while it is queued."""
+        number: int | None = self.raw["msg_no"]
+        return number
+
+    @property
+    def delivery(self) -> int:
+        """How often it was handed out."""
+        return int(self.raw["delivery"])
+
+    @property
+    def evidence(self) -> str | None:
+        return _text(self.raw["evidence"])
+
+    @property
+    def reply_id(self) -> str | None:
+        return _text(self.raw["reply_id"])
+
+    def __repr__(self) -> str:
+        why = f", reason={self.reason!r}" if self.reason else ""
+        return f"{type(self).__name__}(id={self.id!r}, to={self.to!r}, stage={self.stage.value!r}{why})"
+
+    def _learnt(self, raw: Mapping[str, Any]) -> None:
+        """What is known now. That our own push was a repetition only its own answer said."""
+        self.raw = {**raw, "duplicate": self.duplicate}
+
+    def _checked(self, wanted: Stage, waited: float | None) -> None:
+        """Raises what a wait for `wanted` raises, if the stage was not reached."""
+        if self.stage.is_failure:
+            raise Refused(
+                f"message {self.id} to {self.to} was {self.stage} ({self.reason})",
+                code=self.stage.value,
+                reason=self.reason or "",
+            )
+        if not self.stage.reached(wanted):
+            raise TimedOut(
+                f"message {self.id} to {self.to} is {self.stage}, not {wanted}, after {waited or 0:g} s",
+                hint="it is kept; wait again, or cancel it",
+                waited=waited or 0.0,
+            )
+
+
+class DeliveryRecord:
+    """One message handed to this process. It is leased until it is settled; `raw` is what came over the wire."""
+
+    __slots__ = ("_agent", "is_settled", "raw")
+
+    def __init__(self, agent: Any, raw: Mapping[str, Any]) -> None:
+        self._agent = agent
+        self.raw = raw
+        self.is_settled = False
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.raw["kind"])
+
+    @property
+    def sender(self) -> str:
+        """Who sent it, proved to the daemon: an agent's name, or `@user`."""
+        return str(self.raw["from"])
+
+    @property
+    def to(self) -> str:
+        return str(self.raw["to"])
+
+    @property
+    def text(self) -> str:
+        return str(self.raw["text"])
+
+    @property
+    def sent_at(self) -> float:
+        """Unix time, seconds; for display."""
+        return float(self.raw["sent_at"])
+
+    @property
+    def delivery(self) -> int:
+        """The how-manieth handing-out this is: above 1, an earlier one was not acknowledged."""
+        return int(self.raw["delivery"])
+
+    @property
+    def session(self) -> str | None:
+        return _text(self.raw["session"])
+
+    @property
+    def path(self) -> list[str]:
+        """The agents its trace went through, oldest first."""
+        return list(self.raw.get("path", ()))
+
+    @property
+    def reply_to(self) -> str | None:
+        return _text(self.raw["reply_to"])
+
+    @property
+    def trace_id(self) -> str | None:
+        return _text(self.raw["trace_id"])
+
+    @property
+    def hops(self) -> int:
+        return int(self.raw["hops"])
+
+    @property
+    def priority(self) -> str:
+        return str(self.raw["priority"])
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        headers: Mapping[str, str] = self.raw["headers"]
+        return headers
+
+    @property
+    def mailbox_id(self) -> str:
+        return str(self.raw["mailbox_id"])
+
+    @property
+    def msg_no(self) -> int:
+        """Its place in the mailbox. (mailbox_id, msg_no) names it for ever: store it with your effect."""
+        return int(self.raw["msg_no"])
+
+    @property
+    def uid(self) -> int:
+        """The kernel's word on the pushing process."""
+        return int(self.raw["uid"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r}, sender={self.sender!r}, delivery={self.delivery})"
+
+    def _token(self) -> dict[str, Any]:
+        return {"delivery": self.delivery, "from": self.sender}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def all_or_first_error(outcomes: list[Any], receipts: list[Any]) -> None:
+    """Raises the first error among the outcomes of a batch; its `receipts` tells what became of each text."""
+    for outcome in outcomes:
+        if isinstance(outcome, BackchannelError):
+            outcome.receipts = receipts  # type: ignore[attr-defined]
+            raise outcome
+
+
+# The delivery that this thread or task is handling: what it sends meanwhile continues that trace.
+handling: "ContextVar[DeliveryRecord | None]" = ContextVar("backchannel_handling", default=None)
+
+
+def traced(me: str, **options: Any) -> dict[str, Any]:
+    """The options of a push, with the trace, path and hops of the delivery being handled."""
+    delivery = handling.get()
+    if delivery is not None and delivery.to == me:
+        options["trace_id"] = delivery.trace_id or delivery.id
+        options["hops"] = delivery.hops + 1
+        options["path"] = [*delivery.path, me]
+    return options
+
+
+def commit_params(
+    me: str,
+    acks: Sequence[DeliveryRecord],
+    replies: Sequence[tuple[DeliveryRecord, str]],
+    sends: Sequence[tuple[str, str]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The three lists of a commit as they go over the wire."""
+    return (
+        [{"id": d.id, **d._token()} for d in acks],
+        [{"id": d.id, **d._token(), "text": text} for d, text in replies],
+        [{"to": to, "text": text, **traced(me)} for to, text in sends],
+    )
+
+
+def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":
+    """Of what each take handed out, the deliveries that are not settled; takes without any are left out."""
+    left = {take_id: [d for d in deliveries if not d.is_settled] for take_id, deliveries in taken.items()}
+    return {take_id: deliveries for take_id, deliveries in left.items() if deliveries}
+
+
+def without_none(params: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if value is not None}

@@ -1,0 +1,410 @@
+"""One request and its answer: finding a daemon, starting it, saying a thing again until it is answered.
+
+Generators that yield what they need (`Connect`, `Exchange`, `Race`, `Sleep`); a driver carries it out and sends the
+outcome back in, an `OSError` as an exception. An answer that does not come leaves a request unknown: it is repeated
+with the same id until its time is over, and the daemon tells a repetition from a new message. On the command line's
+fast path: standard library, and little of that.
+"""
+
+import errno
+import os
+import time
+from _thread import allocate_lock  # `threading` costs a millisecond more
+
+from .. import errors
+from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
+from ..protocol.codec import Malformed, decode, encode_request
+from ..protocol.codes import error_for
+from ..protocol.names import AgentName, closest, make_id
+from ..transport.dial import Socket, peer_uid
+from ..transport.lock import served_in
+from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, read_key
+from ..transport.start import complaint_since, last_words, start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    Conversation = Generator[Any, Any, T]
+
+CALL_S = 10.0  # how long a call may take unless told otherwise, seconds
+START_S = 5.0  # how long a daemon may take to start
+START_AGAIN_S = 1.0  # then one that holds no lock yet may have died; who starts in vain leaves unseen
+POOL_IDLE_S = 1.0  # how long a connection may be kept for the next call of a burst
+POOL_MAX = 8
+
+_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+_BROKEN = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
+
+
+class Connect:
+    """Wanted: a connected socket. `timeout` in seconds."""
+
+    __slots__ = ("path", "timeout")
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+
+
+class Exchange:
+    """Wanted: these bytes sent, `count` lines read back. EAGAIN or ETIMEDOUT when `timeout` seconds are over."""
+
+    __slots__ = ("count", "data", "sock", "timeout")
+
+    def __init__(self, sock: Socket, data: bytes, timeout: float, count: int = 1) -> None:
+        self.sock = sock
+        self.data = data
+        self.timeout = timeout
+        self.count = count
+
+
+class Race:
+    """Wanted: each request sent on its socket, and the first line that comes: (which, line). Nothing to send: b""."""
+
+    __slots__ = ("requests", "timeout")
+
+    def __init__(self, requests: "list[tuple[Socket, bytes]]", timeout: float) -> None:
+        self.requests = requests
+        self.timeout = timeout
+
+
+class Sleep:
+    """Wanted: some time to pass."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Caller:
+    """Who calls: an agent with its key, or a process that is none; with the connections it keeps for a moment."""
+
+    def __init__(self, name: str | None, places: Places | None = None) -> None:
+        self.name = AgentName(name) if name is not None else None
+        self.places = places or find_places()
+        self.queued_to: dict[
+            str, str
+        ] = {}  # targets for whom our own daemon may still hold messages: the last one's id
+        self._key: str | None = None
+        self._idle: list[tuple[float, str, Socket]] = []  # oldest first
+        self._lock = allocate_lock()
+        self._pid = os.getpid()
+        self._is_closed = False
+
+    @property
+    def key(self) -> str:
+        """Our secret. Raises `PeerAbsent` if we are not registered."""
+        assert self.name is not None, "only an agent has a key"
+        if self._key is None:
+            self._key = read_key(self.places, self.name)
+        if self._key is None:
+            raise PeerAbsent(f"there is no agent {self.name}", code="unknown_agent", hint=f"backchannel up {self.name}")
+        return self._key
+
+    def me(self) -> AgentName:
+        """Our own name. Raises `LocalProtocolError` if we are no agent."""
+        if self.name is None:
+            raise LocalProtocolError(
+                "who are you?", code="bad_name", hint="set BACKCHANNEL_AGENT=NAME, or use --as NAME"
+            )
+        return self.name
+
+    def everybody_else(self) -> list[str]:
+        """All registered agents but this one and those that are down."""
+        places = self.places
+        return [
+            name for name in places.registered() if name != self.name and not os.path.exists(places.state(name, "down"))
+        ]
+
+    def keep(self, path: str, sock: Socket) -> None:
+        """Keeps a connection for the next call of a burst."""
+        if self._is_closed:  # a lease given back after the end: nobody would close it
+            sock.close()
+            return
+        with self._lock:
+            self._idle.append((time.monotonic(), path, sock))
+            surplus = self._idle.pop(0) if len(self._idle) > POOL_MAX else None
+        if surplus:
+            surplus[2].close()
+
+    def kept(self, path: str) -> Socket | None:
+        """A connection kept a moment ago, if there is one; those that are older are closed."""
+        if self._pid != os.getpid():
+            self.forget_after_fork()
+        if not self._idle:
+            return None
+        oldest = time.monotonic() - POOL_IDLE_S
+        with self._lock:
+            while self._idle and self._idle[0][0] < oldest:
+                self._idle.pop(0)[2].close()
+            for i in range(len(self._idle) - 1, -1, -1):
+                if self._idle[i][1] == path:
+                    return self._idle.pop(i)[2]
+        return None
+
+    def forget_after_fork(self) -> None:
+        """A child closes its copies: two processes on one connection would read each other's answers."""
+        self._pid = os.getpid()
+        self._lock = allocate_lock()  # another thread of the parent may have held it
+        self._drop_idle()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop()[2].close()
+
+
+def call(
+    caller: Caller,
+    name: str,
+    socket: str,
+    method: str,
+    params: "dict[str, Any]",
+    timeout: float,
+    *,
+    may_start: bool = True,
+) -> "Conversation[Any]":
+    """One request and its answer, over a kept connection or a new one, repeated until it is answered.
+
+    Raises what the daemon refused as the error it stands for, `PeerAbsent`, `NotPermitted`, or `TimedOut`.
+    """
+    line = request(method, params)
+    answers = yield from exchange(caller, name, socket, [line], timeout, may_start=may_start)
+    return result_of(answers[0])
+
+
+class Stream:
+    """A connection of its own for taking: what it leased lives as long as it does.
+
+    `take_id` is its last take; `held` are the takes of which something is not settled yet.
+    """
+
+    def __init__(self) -> None:
+        self.sock: Socket | None = None
+        self.take_id: str | None = None
+        self.held: set[str] = set()
+
+    def connected(self) -> None:
+        """There is a new connection; a front end that guards it overrides this."""
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+
+def stream_call(
+    caller: Caller, stream: Stream, method: str, params: "dict[str, Any]", timeout: float
+) -> "Conversation[Any]":
+    line = request(method, params)
+    resumed: list[bytes] = []
+    deadline = time.monotonic() + timeout
+    pause = 0.01
+    while True:
+        if stream.sock is None:
+            stream.sock, _ = yield from connect(caller, caller.me(), CONTROL, deadline, may_start=True)
+            stream.connected()
+            # Its leases come first: they wait only a moment for us.
+            resumed = [request("take", {"take_id": held, "resume": True}) for held in sorted(stream.held)]
+        try:
+            lines = [*resumed, line]
+            answers = yield Exchange(stream.sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines))
+            return result_of(answers[-1])
+        except OSError as error:
+            stream.close()
+            give_up_if_over(error, caller.me(), deadline, timeout)
+        except errors.BackchannelError as error:
+            if error.code != "busy" or time.monotonic() + pause > deadline:
+                raise
+            stream.close()
+        except BaseException:
+            stream.close()
+            raise
+        yield Sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+def exchange(
+    caller: Caller, name: str, socket: str, lines: list[bytes], timeout: float, *, may_start: bool = True
+) -> "Conversation[list[bytes]]":
+    deadline = time.monotonic() + timeout
+    pause = 0.0
+    path = f"{caller.places.socket_dir}/{name}/{socket}"
+    while True:
+        sock = caller.kept(path)
+        if sock is None:
+            sock, path = yield from connect(caller, name, socket, deadline, may_start=may_start)
+        try:
+            answers: list[bytes] = yield Exchange(
+                sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines)
+            )
+        except OSError as error:
+            sock.close()
+            give_up_if_over(error, name, deadline, timeout)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            if not _is_busy(answers[0]) or time.monotonic() + pause > deadline:
+                caller.keep(path, sock)
+                return answers
+            sock.close()
+            pause = pause or 0.005
+        # A daemon that just died is started again by the next attempt; the first repetition comes at once.
+        if pause:
+            yield Sleep(pause)
+        pause = min(pause * 2 or 0.005, 0.5)
+
+
+def connect(
+    caller: Caller, name: str, socket: str, deadline: float, *, may_start: bool
+) -> "Conversation[tuple[Socket, str]]":
+    """A connection to NAME's socket, wherever it is served; its daemon is started if it may be and must be."""
+    places = caller.places
+    folder = places.socket_dir
+    start_next, log_bytes = 0.0, None
+    pause = 0.002
+    start_deadline = time.monotonic() + START_S
+    while True:
+        path = f"{folder}/{name}/{socket}"
+        try:
+            sock: Socket = yield Connect(path, max(0.0, deadline - time.monotonic()))
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                raise NotPermitted(f"{path} is not ours to open", hint="it belongs to another user's agent") from None
+            if error.errno == errno.EPERM:
+                raise NotPermitted(
+                    f"this process may not connect to unix sockets ({path})", hint="allow that path in the sandbox"
+                ) from None
+            if error.errno not in _ABSENT:
+                give_up_if_over(error, name, deadline, START_S)
+                yield Sleep(pause)
+                continue
+        else:
+            _check_server(sock, path)
+            return sock, path
+        served = served_in(places.state(name, "lock"))
+        if served and served != folder:
+            folder = served
+            continue
+        if served is None:
+            if complaint := complaint_since(places, name, log_bytes):
+                raise PeerAbsent(f"the daemon of {name} did not start: {complaint}", hint="mend that, then try again")
+            if time.monotonic() >= start_next:
+                check_startable(caller, name, may_start=may_start)
+                log_bytes = start(places, name)
+                start_next = time.monotonic() + START_AGAIN_S
+        if time.monotonic() > start_deadline:
+            words = last_words(places, name)
+            raise PeerAbsent(
+                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""),
+                hint=f"look at {places.state(name, 'log')}",
+            )
+        if time.monotonic() > deadline:
+            raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")
+        yield Sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def check_startable(caller: Caller, name: str, *, may_start: bool) -> None:
+    """Raises `PeerAbsent` if NAME's daemon must not be started: unknown ("did you mean"), down, or not asked for."""
+    places = caller.places
+    if not os.path.exists(places.state(name, "key")):
+        if os.path.exists(f"{places.sockets(name)}/{INBOX}"):
+            raise PeerAbsent(f"nobody answers at {places.sockets(name)}", hint=f"its owner can start {name}")
+        known = places.registered()
+        nearest = closest(name, known)
+        hint = f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}"
+        raise PeerAbsent(f"there is no agent {name}", code="unknown_agent", hint=hint)
+    if os.path.exists(places.state(name, "down")):
+        raise PeerAbsent(f"{name} is down", hint=f"start it: backchannel up {name}")
+    if os.path.lexists(places.socket_dir):
+        check_private(places.socket_dir)  # no daemon serves in an unsafe place: say so instead of waiting for it
+    if not may_start:
+        raise PeerAbsent(f"the daemon of {name} does not run", hint=f"start it: backchannel up {name}")
+
+
+def _check_server(sock: Socket, path: str) -> None:
+    """Only our own daemon gets to see a key; whoever else listens there is an impostor."""
+    uid = peer_uid(sock)
+    if uid != os.geteuid():
+        sock.close()
+        raise NotPermitted(f"{path} is served by uid {uid}, not by us", hint="somebody else's process listens there")
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def request(method: str, params: "dict[str, Any]", rpc_id: int = 1) -> bytes:
+    try:
+        return encode_request(rpc_id, method, params)
+    except UnicodeEncodeError:
+        raise LocalProtocolError(
+            "the text has a lone surrogate, which is no Unicode",
+            code="malformed",
+            hint="decode it with errors='replace'",
+        ) from None
+    except TypeError as error:
+        raise LocalProtocolError(
+            f"{method}: {error}", code="bad_params", hint="texts, numbers and headers only"
+        ) from None
+
+
+def result_of(line: bytes) -> "Any":
+    _, outcome = numbered(line)
+    if isinstance(outcome, errors.BackchannelError):
+        raise outcome
+    return outcome
+
+
+def numbered(line: bytes) -> "tuple[int | None, Any]":
+    """Which request a line answers (None: one that could not be read), and its result, or the exception it means."""
+    try:
+        answer = decode(line)
+        if "result" in answer:
+            return answer["id"], answer["result"]
+        error = answer["error"]
+        data = error["data"]
+        return answer["id"], error_for(
+            data["code"], error["message"], hint=data["hint"], retry=data["retry"], reason=data.get("reason", "")
+        )
+    except (Malformed, KeyError, TypeError) as wrong:
+        raise RemoteProtocolError(
+            f"the answer was no JSON-RPC answer ({type(wrong).__name__})", hint="is the daemon of another version?"
+        ) from None
+
+
+def _is_busy(line: bytes) -> bool:
+    return line.startswith(b'{"jsonrpc":"2.0","id":null') and b'"busy"' in line
+
+
+def is_crowded(line: bytes) -> bool:
+    try:
+        result_of(line)
+    except errors.BackchannelError as error:
+        return error.code in ("again", "busy")
+    return False
+
+
+def give_up_if_over(error: OSError, name: str, deadline: float, timeout: float) -> None:
+    over = time.monotonic() >= deadline
+    if over or error.errno in (errno.EAGAIN, errno.ETIMEDOUT):
+        raise TimedOut(
+            f"the daemon of {name} did not answer within {timeout:g} s",
+            hint="is it stopped or overloaded?",
+            waited=timeout,
+        ) from None
+    if error.errno not in _BROKEN and error.errno not in _ABSENT and error.errno not in (errno.EINVAL, errno.EINTR):
+        raise error
+
+
+def new_id(prefix: str) -> str:
+    return make_id(prefix, time.time_ns() // 1_000_000, os.urandom(10))
