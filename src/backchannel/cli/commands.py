@@ -1,0 +1,394 @@
+"""Every command but `send` and `recv`: the full parser, and a short function a command."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..client import calls, wire
+from ..client.drive import run
+from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused
+from ..protocol.codec import encode
+from ..protocol.names import AgentName
+from ..transport import start
+from ..transport.paths import register, write_private
+from . import recv, send
+from .main import report
+from .terminal import printable
+
+STOP_S = 5.0
+
+DESCRIPTION = """Durable local messages between the agents on this machine.
+
+  send TO TEXT      store a text in TO's mailbox; the receipt says what is true
+  recv              print what waits for you, and acknowledge it
+"""
+
+
+def run_command(argv: list[str]) -> int:
+    """Parses and runs one command. Returns the exit code; raises `BackchannelError`."""
+    parser = build_parser()
+    if not argv:
+        parser.print_help()
+        return 2
+    options = parser.parse_args(argv)
+    status: int = options.run(options)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="backchannel",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"backchannel {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    # Only named here so that they stand in the list: they have a parser of their own.
+    for name, module in (("send", send), ("recv", recv)):
+        about = " ".join(module.USAGE.split("\n\n")[1].split())
+        commands.add_parser(name, help=about.partition(". ")[0].rstrip(".") + ".", add_help=False)
+
+    def command(name: str, function: Any, text: str, *, identity: bool = False, json: bool = True) -> _Parser:
+        added: _Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(run=function)
+        if identity:
+            added.add_argument("--as", dest="agent", metavar="NAME", help="be this agent (default: BACKCHANNEL_AGENT)")
+        if json:
+            added.add_argument("--json", action="store_true", help="one JSON object a line")
+        return added
+
+    command("up", up, "Make and start agents; says what it did.").add_argument("names", nargs="+", metavar="NAME")
+    down_ = command("down", down, "Stop agents; pushes fail until `up`.")
+    down_.add_argument("names", nargs="*", metavar="NAME")
+    down_.add_argument("--all", action="store_true", help="all of this user's agents")
+    remove_ = command("remove", remove, "Unregister an agent; refuses while mail waits.")
+    remove_.add_argument("name", metavar="NAME")
+    remove_.add_argument("--purge", action="store_true", help="even if mail waits: it is lost")
+    for name, function, text in (
+        ("pause", pause, "Stop the handing out: mail waits, nothing is lost."),
+        ("resume", pause, "Hand out again."),
+    ):
+        pause_ = command(name, function, text)
+        pause_.set_defaults(method=name)
+        pause_.add_argument("names", nargs="*", metavar="NAME")
+        pause_.add_argument("--all", action="store_true", help="all of this user's agents")
+    ask_ = command("ask", ask, "Ask an agent, and print its answer.", identity=True)
+    ask_.add_argument("to", metavar="TO")
+    ask_.add_argument("text", nargs="?", metavar="TEXT", help="or - (or nothing): standard input")
+    ask_.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="seconds (default: 60)")
+    ask_.add_argument("--key", metavar="K", help="idempotency key of the question")
+    reply_ = command("reply", reply, "Answer a message: it is done, and the text goes to its sender.", identity=True)
+    reply_.add_argument("id", metavar="ID")
+    reply_.add_argument("text", nargs="?", metavar="TEXT", help="or - (or nothing): standard input")
+    reply_.add_argument("--delivery", type=int, help="refuse if it was handed out again since (default: the current)")
+    for name, text in (
+        ("ack", "Say that you have these messages."),
+        ("reject", "Say no to these messages, and why."),
+        ("release", "Give these messages back; they are handed out again."),
+    ):
+        settle_ = command(name, settle, text, identity=True)
+        settle_.set_defaults(method=name)
+        settle_.add_argument("ids", nargs="+", metavar="ID")
+        settle_.add_argument(
+            "--delivery", type=int, help="refuse if it was handed out again since (default: the current)"
+        )
+        if name == "reject":
+            settle_.add_argument("--reason", required=True, help="what the sender is told")
+    status_ = command("status", status, "One message's receipt, or your daemon's own state.", identity=True)
+    status_.add_argument("id", nargs="?", metavar="ID")
+    status_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
+    cancel_ = command("cancel", cancel, "Take a message back while nobody has it.", identity=True)
+    cancel_.add_argument("id", metavar="ID")
+    cancel_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
+    peek_ = command("peek", look, "What waits for you, without taking it.", identity=True)
+    peek_.set_defaults(method="peek")
+    log_ = command("log", look, "What came to an agent, finished messages included.", identity=True)
+    log_.set_defaults(method="log")
+    log_.add_argument("--peer", metavar="NAME", help="only from this sender")
+    log_.add_argument("--since", metavar="T", help="from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00")
+    log_.add_argument("--until", metavar="T", help="before then")
+    log_.add_argument("--follow", action="store_true", help="go on as things happen")
+    for parser_ in (peek_, log_):
+        parser_.add_argument("--max", type=int, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument("--text", action="store_true", help="with the texts")
+    tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
+    tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")
+    tap_.add_argument("--text", action="store_true", help="with the texts")
+    tap_.add_argument("--for", dest="seconds", type=seconds, metavar="S", help="end after S seconds")
+    config_ = command("config", config, "Settings in force, and where each came from.", identity=True)
+    config_.add_argument("what", choices=("show",))
+    command("agents", agents, "The agents of this machine.")
+    command("doctor", doctor, "What is wrong here, and the command that mends it.")
+    command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse with our exit: one line, the next step, code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        usage = self.format_usage().replace("usage: ", "").strip()
+        raise LocalProtocolError(message, code="usage", hint=" ".join(usage.split()))
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+def up(options: argparse.Namespace) -> int:
+    return _for_each(options.names, _up, options)
+
+
+def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
+    places = caller.places
+    is_new = register(places, name)
+    start.record(places, name)
+    was_down = _unlink(places.state(name, "down"))
+    try:
+        served = run(calls.ping(caller, name, may_start=False))
+    except PeerAbsent:
+        served = None
+    did = "runs already"
+    if served is not None and served["version"] != __version__:
+        run(calls.stop(caller, name, STOP_S))
+        did = f"restarted (version {served['version']} ran)"
+    elif served is None:
+        did = "made and started" if is_new else "started"
+    served = run(calls.ping(caller, name))
+    return {"name": name, "online": True, "backlog": served["backlog"], "did": did, "was_down": was_down}
+
+
+def down(options: argparse.Namespace) -> int:
+    places = wire.Caller(None).places
+    names = places.registered() if options.all else options.names
+    if not names and not options.all:
+        raise LocalProtocolError("down needs a NAME, or --all", code="usage", hint="backchannel down NAME...")
+    return _for_each(names, _down, options)
+
+
+def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
+    places = caller.places
+    _require_registered(caller, name)
+    write_private(places.state(name, "down"), "by `backchannel down`\n")
+    did = "stopped" if run(calls.stop(caller, name, STOP_S)) else "did not run"
+    return {"name": name, "online": False, "backlog": None, "did": did}
+
+
+def remove(options: argparse.Namespace) -> int:
+    caller = wire.Caller(None)
+    name = AgentName(options.name)
+    places = caller.places
+    _require_registered(caller, name)
+    was_down = os.path.exists(places.state(name, "down"))
+    write_private(places.state(name, "down"), "by `backchannel remove`\n")  # nobody starts it meanwhile
+    run(calls.stop(caller, name, STOP_S))
+    command = [sys.executable, "-P", "-m", "backchannel.daemon", name, "--remove"]
+    command += ["--state", places.state_dir, "--dir", places.socket_dir, *(["--purge"] if options.purge else [])]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        if not was_down:
+            _unlink(places.state(name, "down"))
+        words = done.stderr.strip().splitlines()
+        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
+        if done.returncode == 3:
+            raise Refused(reason, code="waiting_mail")
+        raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")
+    _say({"name": name, "did": "removed"}, f"{name}  removed", options)
+    return 0
+
+
+def agents(options: argparse.Namespace) -> int:
+    found = run(calls.agents(wire.Caller(None)))
+    if options.json:
+        for agent in found:
+            print(encode(agent))
+        return 0
+    if not found:
+        print("no agents yet: backchannel up NAME")
+    width = max((len(agent["name"]) for agent in found), default=0)
+    for agent in found:
+        state = "online" if agent["online"] else "down" if agent["down"] else "offline"
+        state = "paused" if agent["paused"] else "receiving" if agent["receiving"] else state
+        backlog = "" if agent["backlog"] is None else f"{agent['backlog']} waiting"
+        print(f"{agent['name']:<{width}}  {state:<9}  {backlog}".rstrip())
+    return 0
+
+
+def pause(options: argparse.Namespace) -> int:
+    names = wire.Caller(None).places.registered() if options.all else options.names
+    if not names and not options.all:
+        raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
+    return _for_each(names, _pause, options)
+
+
+def _pause(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
+    answer = run(calls.control(caller, name, options.method))
+    return {"name": name, "paused": answer["paused"], "did": "paused" if answer["paused"] else "hands out again"}
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def settle(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    caller.me()
+    params = {"delivery": options.delivery}
+    if options.method == "reject":
+        params["reason"] = options.reason
+    return _each(
+        options.ids, options, lambda message_id: run(calls.settle(caller, options.method, message_id, **params))
+    )
+
+
+def ask(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    text = send.text_from([options.to, *([options.text] if options.text is not None else [])], "ask")
+    answer = run(calls.ask(caller, options.to, text, options.timeout, options.key))
+    _say(answer, printable(answer["text"], sys.stdout), options)
+    return 0
+
+
+def reply(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    text = send.text_from([options.id, *([options.text] if options.text is not None else [])], "reply")
+    answer = {"id": options.id, "text": text}
+    if options.delivery is not None:
+        answer["delivery"] = options.delivery
+    (receipt,) = run(calls.commit(caller, [], [answer], []))
+    _say(receipt, _receipt_line(receipt), options)
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    if options.id:
+        return _each([options.id], options, lambda message_id: run(calls.receipt(caller, message_id, options.to)))
+    state = run(calls.status(caller, caller.me()))
+    if options.json:
+        print(encode(state))
+        return 0
+    counters = state.pop("counters")
+    for key, value in (*state.items(), *counters.items()):
+        print(f"{key:<15} {value}")
+    return 0
+
+
+def cancel(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    return _each([options.id], options, lambda message_id: run(calls.cancel(caller, message_id, options.to)))
+
+
+def _receipt_line(receipt: dict[str, Any]) -> str:
+    more = f"  delivery {receipt['delivery']}" if receipt["delivery"] else ""
+    why = f"  ({printable(receipt['reason'], sys.stdout)})" if receipt["reason"] else ""
+    return f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
+
+
+# --- looking around ---------------------------------------------------------------------------------------------------
+
+
+def look(options: argparse.Namespace) -> int:
+    from .watch import show_messages
+
+    return show_messages(_caller(options), options)
+
+
+def tap(options: argparse.Namespace) -> int:
+    from .watch import show_traffic
+
+    return show_traffic(wire.Caller(None), options)
+
+
+def config(options: argparse.Namespace) -> int:
+    caller = _caller(options)
+    for setting in run(calls.control(caller, caller.me(), "config"))["settings"]:
+        value = f"{setting['value']} {setting['unit']}".strip()
+        _say(setting, f"{setting['key']:<15} {value:<24} {setting['origin']}", options)
+    return 0
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    return examine(as_json=options.json)
+
+
+def demo(options: argparse.Namespace) -> int:
+    from .demo import show
+
+    return show()
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _caller(options: argparse.Namespace) -> wire.Caller:
+    return wire.Caller(options.agent or os.environ.get("BACKCHANNEL_AGENT") or None)
+
+
+def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) -> int:
+    """One line an agent; all are tried, the first failure's exit code counts."""
+    caller = wire.Caller(None)
+
+    def act(name: str) -> dict[str, Any]:
+        outcome: dict[str, Any] = action(caller, AgentName(name), options)
+        return outcome
+
+    return _each(names, options, act, line=lambda outcome: f"{outcome['name']}  {outcome['did']}")
+
+
+def _each(items: Iterable[str], options: argparse.Namespace, act: Any, line: Any = _receipt_line) -> int:
+    from ..protocol.codes import exit_code
+
+    status = 0
+    for item in items:
+        try:
+            outcome = act(item)
+        except BackchannelError as error:
+            report(error, as_json=options.json)
+            status = status or exit_code(error)
+        else:
+            _say(outcome, line(outcome), options)
+    return status
+
+
+def _say(outcome: dict[str, Any], line: str, options: argparse.Namespace) -> None:
+    print(encode(outcome) if options.json else line, flush=True)
+
+
+def _require_registered(caller: wire.Caller, name: AgentName) -> None:
+    if not os.path.exists(caller.places.state(name, "key")):
+        wire.check_startable(caller, name, may_start=False)
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def seconds(text: str) -> float:
+    """An option's number of seconds. Raises `ValueError`, which argparse reports."""
+    value = float(text)
+    if not 0 <= value < 1e10:
+        raise ValueError(text)
+    return value
+
+
+def ago(unix_time: float) -> str:
+    """How long ago, for people."""
+    seconds = max(0.0, time.time() - unix_time)
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

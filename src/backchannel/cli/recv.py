@@ -1,0 +1,81 @@
+"""`backchannel recv`: take, print, flush, and only then ack. On the fast path, as `send`."""
+
+import os
+import sys
+import time
+
+from ..client import calls, wire
+from ..client.drive import run
+from ..protocol.codec import encode
+from .options import FLAG, LIST, NUMBER, SECONDS, TEXT, HelpWanted, parse, wrong
+from .terminal import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = """usage: backchannel recv [options]
+
+Prints what is waiting for the agent, and acks what was printed.
+
+  --as NAME             be this agent (default: BACKCHANNEL_AGENT)
+  --wait S              wait up to S seconds for the first; exit code 4 if nothing came
+  --max N               at most N messages (default: all that wait)
+  --keep                lease only, for 300 s: ack, reject or release later
+  --kind KIND           only this kind; may be repeated
+  --session ID          only of this session
+  --json                one message as JSON a line
+"""
+
+_OPTIONS = {
+    "--as": TEXT, "--wait": SECONDS, "--max": NUMBER, "--keep": FLAG, "--kind": LIST, "--session": TEXT, "--json": FLAG,
+}  # fmt: skip
+_BATCH = 100
+_NOTHING_CAME = 4
+
+
+def recv(argv: list[str]) -> int:
+    """Returns the exit code."""
+    try:
+        words, options = parse(argv, _OPTIONS, USAGE)
+    except HelpWanted:
+        sys.stdout.write(USAGE)
+        return 0
+    if words:
+        raise wrong(f"recv takes no {words[0]!r}", USAGE)
+    if options.get("max") == 0:
+        raise wrong("--max 0 would take nothing", USAGE)
+    caller = wire.Caller(options.get("as") or os.environ.get("BACKCHANNEL_AGENT") or None)
+    caller.me()
+    left = options.get("max")
+    wait = options.get("wait", 0.0)
+    kinds = tuple(options["kind"]) if "kind" in options else None
+    keep = bool(options.get("keep"))
+    stream = wire.Stream()
+    came = False
+    while left is None or left > 0:
+        count = _BATCH if left is None else min(left, _BATCH)
+        messages = run(calls.take(caller, stream, count, wait, kinds, options.get("session"), keep))
+        if not messages:
+            break
+        came, wait = True, 0.0
+        left = None if left is None else left - len(messages)
+        for message in messages:
+            _print(message, as_json=bool(options.get("json")))
+        sys.stdout.flush()
+        if not keep:
+            run(calls.ack_all(caller, messages, "flush"))
+    return 0 if came or "wait" not in options else _NOTHING_CAME
+
+
+def _print(message: "dict[str, Any]", *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(encode(message) + "\n")
+        return
+    when = time.strftime("%H:%M:%S", time.localtime(message["sent_at"]))
+    again = f"  (delivery {message['delivery']})" if message["delivery"] > 1 else ""
+    kind = "" if message["kind"] == "message" else f"  {message['kind']}"
+    text = printable(message["text"], sys.stdout)
+    sys.stdout.write(f"{message['from']}  {when}  {message['id']}{kind}{again}\n{text}")
+    if not text.endswith("\n"):
+        sys.stdout.write("\n")

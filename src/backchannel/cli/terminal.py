@@ -1,0 +1,35 @@
+"""What may reach a person's terminal: another agent's text must not be able to move the cursor or lie about itself."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+# Everything that reorders or hides text: marks, embeddings, overrides, isolates, separators, the soft hyphen.
+_INVISIBLE = frozenset(
+    "\u00ad\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+)
+
+
+def printable(text: str, stream: "TextIO") -> str:
+    """The text as it may be shown there: on a terminal controls are escaped, elsewhere nothing is changed."""
+    return escaped(text) if stream.isatty() else text
+
+
+def escaped(text: str) -> str:
+    if text.isprintable() and text.isascii():
+        return text
+    return "".join(c if _is_harmless(c) else _escape(c) for c in text)
+
+
+def _is_harmless(c: str) -> bool:
+    code = ord(c)
+    return c in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0 or c in _INVISIBLE or 0xD800 <= code < 0xE000)
+
+
+def _escape(c: str) -> str:
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def is_coloured(stream: "TextIO", environ: "Any") -> bool:
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
