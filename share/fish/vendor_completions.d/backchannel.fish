@@ -1,0 +1,211 @@
+# fish completion for backchannel(1)
+# Made by `nox -s docs` from the command line's own parsers; edit tools/completion.py instead.
+
+function __backchannel_agents
+    set -l state $BACKCHANNEL_STATE
+    if test -z "$state"
+        set state $XDG_STATE_HOME
+        string match -q '/*' -- "$state"; or set state ~/.local/state
+        set state $state/backchannel
+    end
+    for key in $state/*/key
+        string replace -r '.*/([^/]+)/key$' '$1' -- $key
+    end
+end
+
+function __backchannel_targets
+    set -l before (string match -r '.*,' -- (commandline -ct))
+    if test -n "$before"
+        for name in (__backchannel_agents)
+            printf '%s%s\n' $before $name
+        end
+    else
+        __backchannel_agents
+        printf '@all\teverybody else\n'
+    end
+end
+
+# Whether this is word number $argv[2] of the command $argv[1]; the command itself is word 0.
+function __backchannel_at
+    set -l tokens (commandline -opc)
+    set -e tokens[1]
+    set -l place 0
+    set -l command ''
+    set -l skip 0
+    for token in $tokens
+        if test $skip = 1
+            set skip 0
+        else if string match -q -- '-*' $token
+            contains -- "$command $token" $__backchannel_valued; and set skip 1
+        else if test -z "$command"
+            set command $token
+        else
+            set place (math $place + 1)
+        end
+    end
+    test "$command" = "$argv[1]"; and test "$argv[2]" = any -o "$argv[2]" = $place
+end
+
+set -g __backchannel_valued \
+    'send --as' \
+    'send --wait' \
+    'send --timeout' \
+    'send --ttl' \
+    'send --priority' \
+    'send --durability' \
+    'send --key' \
+    'send --header' \
+    'send --reply-to' \
+    'recv --as' \
+    'recv --wait' \
+    'recv --max' \
+    'recv --kind' \
+    'recv --session' \
+    'ask --as' \
+    'ask --timeout' \
+    'ask --key' \
+    'reply --as' \
+    'reply --delivery' \
+    'ack --as' \
+    'ack --delivery' \
+    'reject --as' \
+    'reject --delivery' \
+    'reject --reason' \
+    'release --as' \
+    'release --delivery' \
+    'status --as' \
+    'status --to' \
+    'cancel --as' \
+    'cancel --to' \
+    'peek --as' \
+    'peek --max' \
+    'log --as' \
+    'log --peer' \
+    'log --since' \
+    'log --until' \
+    'log --max' \
+    'tap --for' \
+    'config --as'
+
+complete -c backchannel -f
+complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
+complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
+complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
+complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
+complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
+complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
+complete -c backchannel -n '__backchannel_at "" 0' -a pause -d 'Stop the handing out: mail waits, nothing is lost.'
+complete -c backchannel -n '__backchannel_at "" 0' -a resume -d 'Hand out again.'
+complete -c backchannel -n '__backchannel_at "" 0' -a ask -d 'Ask an agent, and print its answer.'
+complete -c backchannel -n '__backchannel_at "" 0' -a reply -d 'Answer a message: it is done, and the text goes to its sender.'
+complete -c backchannel -n '__backchannel_at "" 0' -a ack -d 'Say that you have these messages.'
+complete -c backchannel -n '__backchannel_at "" 0' -a reject -d 'Say no to these messages, and why.'
+complete -c backchannel -n '__backchannel_at "" 0' -a release -d 'Give these messages back; they are handed out again.'
+complete -c backchannel -n '__backchannel_at "" 0' -a status -d 'One message\'s receipt, or your daemon\'s own state.'
+complete -c backchannel -n '__backchannel_at "" 0' -a cancel -d 'Take a message back while nobody has it.'
+complete -c backchannel -n '__backchannel_at "" 0' -a peek -d 'What waits for you, without taking it.'
+complete -c backchannel -n '__backchannel_at "" 0' -a log -d 'What came to an agent, finished messages included.'
+complete -c backchannel -n '__backchannel_at "" 0' -a tap -d 'Live traffic of agents, without taking anything.'
+complete -c backchannel -n '__backchannel_at "" 0' -a config -d 'Settings in force, and where each came from.'
+complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
+complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
+complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
+complete -c backchannel -n '__backchannel_at send any' -l wait -x -a 'stored taken acked done' -d 'wait until stored, taken, acked or done; 3 if it ends otherwise'
+complete -c backchannel -n '__backchannel_at send any' -l timeout -x -d 'how long, in seconds (default: 10 for the receipt, no end for --wait)'
+complete -c backchannel -n '__backchannel_at send any' -l ttl -x -d 'let it expire if nobody took it within S seconds'
+complete -c backchannel -n '__backchannel_at send any' -l priority -x -a 'urgent normal low' -d 'urgent, normal or low'
+complete -c backchannel -n '__backchannel_at send any' -l durability -x -a 'process power' -d 'process (survives every kill) or power (survives a power cut)'
+complete -c backchannel -n '__backchannel_at send any' -l key -x -d 'idempotency key: the same key and text again is stored once'
+complete -c backchannel -n '__backchannel_at send any' -l header -x -d 'a header; may be repeated'
+complete -c backchannel -n '__backchannel_at send any' -l reply-to -x -d 'the message this one answers'
+complete -c backchannel -n '__backchannel_at send any' -l json -d 'one receipt as JSON a line'
+complete -c backchannel -n '__backchannel_at send any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at send 0' -a '(__backchannel_targets)'
+complete -c backchannel -n '__backchannel_at recv any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at recv any' -l wait -x -d 'wait up to S seconds for the first; exit code 4 if nothing came'
+complete -c backchannel -n '__backchannel_at recv any' -l max -x -d 'at most N messages (default: all that wait)'
+complete -c backchannel -n '__backchannel_at recv any' -l keep -d 'lease only, for 300 s: ack, reject or release later'
+complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bounce loop' -d 'only this kind; may be repeated'
+complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
+complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
+complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at down any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at down any' -l all -d 'all of this user\'s agents'
+complete -c backchannel -n '__backchannel_at down any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at down any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at remove any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at remove any' -l purge -d 'even if mail waits: it is lost'
+complete -c backchannel -n '__backchannel_at remove any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at remove 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at pause any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at pause any' -l all -d 'all of this user\'s agents'
+complete -c backchannel -n '__backchannel_at pause any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at pause any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at resume any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at resume any' -l all -d 'all of this user\'s agents'
+complete -c backchannel -n '__backchannel_at resume any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at resume any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at ask any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at ask any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at ask any' -l timeout -x -d 'seconds (default: 60)'
+complete -c backchannel -n '__backchannel_at ask any' -l key -x -d 'idempotency key of the question'
+complete -c backchannel -n '__backchannel_at ask any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at ask 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at reply any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at reply any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at reply any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at reply any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at ack any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at ack any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at ack any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at ack any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at reject any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at reject any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at reject any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at reject any' -l reason -x -d 'what the sender is told'
+complete -c backchannel -n '__backchannel_at reject any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at release any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at release any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at release any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at release any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at status any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at status any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at status any' -l to -x -a '(__backchannel_agents)' -d 'whose mailbox; without it all are asked'
+complete -c backchannel -n '__backchannel_at status any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at cancel any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at cancel any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at cancel any' -l to -x -a '(__backchannel_agents)' -d 'whose mailbox; without it all are asked'
+complete -c backchannel -n '__backchannel_at cancel any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at peek any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at peek any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at peek any' -l max -x -d 'at most N (default: 1000)'
+complete -c backchannel -n '__backchannel_at peek any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at peek any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at log any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at log any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at log any' -l peer -x -a '(__backchannel_agents)' -d 'only from this sender'
+complete -c backchannel -n '__backchannel_at log any' -l since -x -d 'from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00'
+complete -c backchannel -n '__backchannel_at log any' -l until -x -d 'before then'
+complete -c backchannel -n '__backchannel_at log any' -l follow -d 'go on as things happen'
+complete -c backchannel -n '__backchannel_at log any' -l max -x -d 'at most N (default: 1000)'
+complete -c backchannel -n '__backchannel_at log any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at log any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at tap any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at tap any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at tap any' -l for -x -d 'end after S seconds'
+complete -c backchannel -n '__backchannel_at tap any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at tap any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at config any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at config any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at config any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at config 0' -a 'show'
+complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'
