@@ -1,0 +1,32 @@
+"""Waits that outlast what the kernel's timers count."""
+
+from pathlib import Path
+
+from backchannel.client import calls, wire
+from backchannel.client.drive import exchange, run
+from backchannel.protocol.codec import encode_request
+from backchannel.protocol.frame import WAIT_S_MAX
+from backchannel.transport.dial import connect, peer_pid
+from backchannel.transport.paths import CONTROL, Places, register
+from backchannel.transport.start import record
+
+from .storm import daemons
+
+
+def test_a_daemon_that_is_asked_to_wait_for_a_year_goes_on_serving(tmp_path: Path) -> None:
+    places = Places(str(tmp_path / "run"), str(tmp_path / "state"))
+    register(places, "bob")
+    record(places, "bob")
+    caller = wire.Caller(None, places)
+    try:
+        run(calls.status(caller, "bob"))  # starts it; over the control socket, where no deadline is nearer than ours
+        taking, asking = (connect(f"{places.sockets('bob')}/{CONTROL}", 10.0) for _ in range(2))
+        taking.sendall(encode_request(1, "take", {"wait": WAIT_S_MAX}))
+        for _ in range(2):  # the second answer comes out of a pass that began with the long sleep
+            assert b'"receiving":true' in exchange(asking, encode_request(2, "ping", {}), 10.0)[0]
+        assert daemons(places, "bob") == [peer_pid(taking)]
+        taking.close()
+        asking.close()
+    finally:
+        run(calls.stop(caller, "bob"))
+        caller.close()

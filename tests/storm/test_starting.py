@@ -1,0 +1,33 @@
+"""Daemons that die before they serve."""
+
+import sys
+from pathlib import Path
+
+from backchannel.client import calls, wire
+from backchannel.client.drive import run
+from backchannel.protocol.codec import encode
+from backchannel.transport.paths import Places, register, write_private
+
+DIES_ONCE = """
+import os, sys
+try:
+    os.mkdir(sys.argv[1])
+    os.kill(os.getpid(), 9)
+except FileExistsError:
+    os.execv(sys.executable, [sys.executable, "-m", "backchannel.daemon", *sys.argv[2:]])
+"""
+
+
+def test_a_daemon_that_was_killed_while_it_started_is_started_again(tmp_path: Path) -> None:
+    places = Places(str(tmp_path / "run"), str(tmp_path / "state"))
+    register(places, "bob")
+    died = tmp_path / "died"
+    argv = [sys.executable, "-c", DIES_ONCE, str(died), "bob", "--state", places.state_dir]
+    write_private(places.state("bob", "run"), encode(argv))
+    caller = wire.Caller(None, places)
+    try:
+        assert run(calls.push(caller, "bob", "hello"))["stage"] == "stored"
+        assert died.exists()
+    finally:
+        run(calls.stop(caller, "bob"))
+        caller.close()

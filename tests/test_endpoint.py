@@ -1,0 +1,222 @@
+"""What an endpoint knows beyond its single sessions: offers, old SYNs, tombstones, and when something may be said."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backchannel.errors import LocalProtocolError, OverLimit
+from backchannel.protocol import endpoint as bounds
+from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report, Saying, Strike, Transmit
+from backchannel.protocol.endpoint import Changes, Endpoint, EndpointSnapshot
+from backchannel.protocol.sendqueue import WINDOW
+from backchannel.protocol.session import Local, Snapshot
+from backchannel.protocol.sessionframe import Ack, Data, FrameId, Limits, Probe, Rst, Syn, SynAck, SynNumber
+from backchannel.protocol.states import Outcome, State
+from backchannel.protocol.synnumbers import SYN_WINDOW, SynNumbers
+
+DAY = 86_400.0
+
+
+def syn(session: str = "s1", number: int = 1, *, epoch: int = 1, mailbox: str = "P1") -> Syn:
+    return Syn(
+        session=session,
+        from_mailbox=mailbox,
+        to_mailbox=None,
+        epoch=epoch,
+        to_epoch=None,
+        number=SynNumber(epoch, number),
+        task="t",
+    )
+
+
+def data(session: str, seq: int) -> Data:
+    return Data(session=session, from_mailbox="P1", to_mailbox="L1", epoch=1, to_epoch=1, seq=seq, body="x")
+
+
+def commit(endpoint: Endpoint, now: float = 0.0) -> list[Saying]:
+    return endpoint.committed(endpoint.changes().pass_number, now)
+
+
+def answer_to(endpoint: Endpoint, frame: Syn | Data | Rst, now: float = 0.0, peer: str = "peer") -> Answer:
+    endpoint.receive(peer, frame, now)
+    (answer,) = [said for said in commit(endpoint, now) if isinstance(said, Answer)]
+    return answer
+
+
+def established(endpoint: Endpoint, session: str = "s1") -> None:
+    endpoint.receive("peer", syn(session), 0.0)
+    endpoint.accept(session, 0.0)
+    endpoint.answered(Answer(FrameId(session, "SYN-ACK", 0), Outcome.STORED, "P1", 1), 0.0)
+    commit(endpoint)
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return Endpoint(Local("L1", 1))
+
+
+def test_nothing_is_said_before_its_own_pass_is_committed(endpoint: Endpoint) -> None:
+    endpoint.receive("peer", syn("s1"), 0.0)
+    first = endpoint.changes()
+    endpoint.accept("s1", 0.0)
+    second = endpoint.changes()
+    assert [type(said) for said in endpoint.committed(first.pass_number, 0.0)] == [Answer]
+    assert [type(said) for said in endpoint.committed(second.pass_number, 0.0)] == [Transmit]
+
+
+def test_frames_for_nothing_are_answered_and_leave_no_session(endpoint: Endpoint) -> None:
+    assert answer_to(endpoint, data("s9", 1)).outcome is Outcome.NO_SESSION
+    assert endpoint.changes() == Changes(2, (), None)
+    assert list(endpoint.sessions()) == []
+
+
+def test_a_restored_endpoint_goes_on_as_if_nothing_had_happened(endpoint: Endpoint) -> None:
+    endpoint.receive("peer", syn("s1"), 0.0)
+    endpoint.open("s2", "peer", "task", Limits(), 0.0)
+    changes = endpoint.changes()
+    again = Endpoint.restore(Local("L1", 1), changes.endpoint, changes.sessions, 0.0)
+    assert answer_to(again, syn("s1")).outcome is Outcome.DUP
+    assert [s.number for s in again.sessions() if s.id == "s2"] == [SynNumber(1, 1)]
+    (row,) = [e.frame for e in again.open("s3", "peer", "task", Limits(), 0.0) if isinstance(e, Enqueue)]
+    assert isinstance(row, Syn)
+    assert row.number == SynNumber(1, 2)
+
+
+def test_an_old_syn_opens_nothing_after_its_tombstone_is_forgotten(endpoint: Endpoint) -> None:
+    endpoint.receive("peer", syn("s1"), 0.0)
+    endpoint.reject("s1", "busy", 0.0)
+    commit(endpoint)
+    assert endpoint.handle_timer(7 * DAY) == [Forget("s1")]
+    assert answer_to(endpoint, syn("s1"), 7 * DAY).outcome is Outcome.CLOSED
+
+
+def test_a_rst_that_overtakes_its_syn_closes_the_door_for_ever(endpoint: Endpoint) -> None:
+    rst = Rst(session="s1", from_mailbox="P1", to_mailbox=None, epoch=1, to_epoch=1, reason="", number=SynNumber(1, 1))
+    assert answer_to(endpoint, rst).outcome is Outcome.STORED
+    endpoint.handle_timer(7 * DAY)
+    assert answer_to(endpoint, syn("s1"), 7 * DAY).outcome is Outcome.CLOSED
+
+
+def test_a_session_belongs_to_one_peer(endpoint: Endpoint) -> None:
+    established(endpoint)
+    assert answer_to(endpoint, data("s1", 1), peer="other").outcome is Outcome.BAD
+
+
+def test_a_peer_may_have_32_offers_open_and_then_must_wait(endpoint: Endpoint) -> None:
+    for n in range(bounds.OFFERS_PER_PEER):
+        assert answer_to(endpoint, syn(f"s{n}", n + 1)).outcome is Outcome.STORED
+    refused = answer_to(endpoint, syn("more", 100))
+    assert (refused.outcome, refused.retry) == (Outcome.REFUSED, True)
+    assert answer_to(endpoint, syn("other", 1, mailbox="Q1"), peer="other").outcome is Outcome.STORED
+    endpoint.reject("s0", "busy", 0.0)
+    assert answer_to(endpoint, syn("more", 100)).outcome is Outcome.STORED
+
+
+def test_all_peers_together_may_have_256_offers_open(endpoint: Endpoint) -> None:
+    for n in range(bounds.OFFERS):
+        peer = f"p{n // bounds.OFFERS_PER_PEER}"
+        assert answer_to(endpoint, syn(f"s{n}", n + 1, mailbox=peer), peer=peer).outcome is Outcome.STORED
+    assert answer_to(endpoint, syn("more", 1, mailbox="Q1"), peer="q").outcome is Outcome.REFUSED
+
+
+def test_the_window_stops_a_sender_whose_peer_processes_nothing(endpoint: Endpoint) -> None:
+    established(endpoint)
+    for _ in range(WINDOW):
+        endpoint.send("s1", "x", 0.0)
+    with pytest.raises(OverLimit, match="1000 messages"):
+        endpoint.send("s1", "x", 0.0)
+    endpoint.receive("peer", Ack(session="s1", from_mailbox="P1", to_mailbox="L1", epoch=1, to_epoch=1, ack=2), 0.0)
+    endpoint.send("s1", "x", 0.0)
+
+
+def test_an_error_names_the_session_its_state_and_the_next_step(endpoint: Endpoint) -> None:
+    endpoint.receive("peer", syn("7f3a"), 0.0)
+    with pytest.raises(LocalProtocolError) as caught:
+        endpoint.send("7f3a", "x", 0.0)
+    assert "session 7f3a is SYN-RECEIVED: send is not possible" in str(caught.value)
+    assert caught.value.hint
+    with pytest.raises(LocalProtocolError, match="not known"):
+        endpoint.session("s9")
+
+
+def test_timers_fire_in_order_and_too_early_does_nothing(endpoint: Endpoint) -> None:
+    endpoint.open("s1", "peer", "task", Limits(accept_timeout=20.0), 0.0)
+    endpoint.open("s2", "peer", "task", Limits(accept_timeout=10.0), 0.0)
+    commit(endpoint)
+    assert endpoint.deadline == 10.0
+    assert endpoint.handle_timer(9.0) == []
+    ended = [e.event for e in endpoint.handle_timer(10.0) if isinstance(e, Report)]
+    assert [event.session for event in ended] == ["s2"]
+    assert endpoint.deadline == 20.0
+
+
+def test_a_row_is_pushed_in_the_epoch_of_the_day_and_not_before_a_probe() -> None:
+    before = Endpoint(Local("L1", 1))
+    established(before)
+    (row,) = [e.frame for e in before.send("s1", "x", 0.0) if isinstance(e, Enqueue)]
+    changes = before.changes()
+    after = Endpoint.restore(Local("L1", 2), changes.endpoint, changes.sessions, 0.0)
+    assert after.outgoing(row) is None
+    after.handle_timer(0.0)
+    (probe,) = [said.frame for said in commit(after) if isinstance(said, Transmit)]
+    assert isinstance(probe, Probe)
+    counts = replace(probe, from_mailbox="P1", to_mailbox="L1", epoch=1, rcv_nxt=1, receipted=1)
+    after.answered(Answer(probe.id, Outcome.ALIVE, "P1", 1, probe=counts), 0.0)
+    assert after.outgoing(row) == replace(row, epoch=2)
+
+
+def test_the_answer_to_a_row_of_a_forgotten_session_removes_the_row(endpoint: Endpoint) -> None:
+    effects = endpoint.answered(Answer(FrameId("gone", "RST", 0), Outcome.STORED, "P1", 1), 0.0)
+    assert [type(effect) for effect in effects] == [Strike]
+
+
+def test_the_oldest_tombstone_goes_when_there_are_too_many(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "TOMBSTONES", 2)
+    effects: list[Effect] = []
+    for n in range(3):
+        endpoint.receive("peer", syn(f"s{n}", n + 1), 0.0)
+        effects += endpoint.reject(f"s{n}", "busy", 0.0)
+    assert [effect for effect in effects if isinstance(effect, Forget)] == [Forget("s0")]
+
+
+def test_a_pass_saves_only_what_it_touched(endpoint: Endpoint) -> None:
+    established(endpoint)
+    endpoint.receive("peer", syn("s2", 2), 0.0)
+    commit(endpoint)
+    endpoint.receive("peer", data("s1", 1), 0.0)
+    changes = endpoint.changes()
+    assert [snapshot.id for snapshot in changes.sessions] == ["s1"]
+    assert changes.endpoint is None
+
+
+def test_a_snapshot_is_all_there_is_to_a_session() -> None:
+    endpoint = Endpoint(Local("L1", 1))
+    established(endpoint)
+    endpoint.receive("peer", data("s1", 1), 0.0)
+    (saved,) = endpoint.changes().sessions
+    again = Endpoint.restore(Local("L1", 1), EndpointSnapshot(), [saved], 0.0)
+    again.probe("s1", 0.0)
+    assert again.changes().sessions == (saved,)
+    assert saved != Snapshot("s1", "peer")
+    assert saved.state is State.ESTABLISHED
+
+
+@given(st.lists(st.integers(1, 3_000)), st.integers(1, 3_000))
+def test_syn_numbers_are_new_once_and_never_again(came: list[int], number: int) -> None:
+    numbers = SynNumbers()
+    for n in came:
+        numbers = numbers.marked(SynNumber(1, n))
+    highest = max(came, default=0)
+    assert numbers.is_new(SynNumber(1, number)) == (number not in came and number > highest - SYN_WINDOW)
+    assert numbers.is_new(SynNumber(2, 1))
+    assert not numbers.marked(SynNumber(2, 1)).is_new(SynNumber(1, 3_001))
+
+
+def test_an_initiator_may_not_send_before_the_peers_agent_agreed(endpoint: Endpoint) -> None:
+    endpoint.open("s1", "peer", "task", Limits(), 0.0)
+    with pytest.raises(LocalProtocolError, match="SYN-SENT"):
+        endpoint.send("s1", "x", 0.0)
+    endpoint.receive("peer", SynAck(session="s1", from_mailbox="P1", to_mailbox="L1", epoch=1, to_epoch=1), 0.0)
+    endpoint.send("s1", "x", 0.0)
