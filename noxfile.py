@@ -1,0 +1,40 @@
+"""`nox` passes everything a change must pass; `nox -s night` is the long proof."""
+
+import nox
+
+nox.options.sessions = ["lint", "test"]
+nox.options.default_venv_backend = "venv"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    # The package is installed as a user installs it, so that tests run the real commands.
+    session.install(".", *(d for g in groups for d in nox.project.dependency_groups(PYPROJECT, g)))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    install(session, "test", "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    install(session, "test")
+    session.run("pytest", "-n", "3", "-m", "not night", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Writes what is made from the code: completion, manual pages, the tables of docs/configuration.md."""
+    install(session)
+    session.run("python", "-m", "tools.generate")
+
+
+@nox.session
+def night(session: nox.Session) -> None:
+    install(session, "test")
+    session.run("pytest", "-m", "night", "--timeout", "5400", *session.posargs)
