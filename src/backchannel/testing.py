@@ -202,9 +202,14 @@ else:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether the process runs; one that is dead and not yet reaped holds nothing any more."""
+    """Whether any thread of the process runs: the last one to go is the one that lets go of sockets and locks.
+
+    The first thread shows as a zombie as soon as it is dead, whatever the others still hold. A process that has no
+    thread left and is not reaped yet holds nothing any more.
+    """
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+            is_zombie = file.read().rpartition(")")[2].split()[0] == "Z"
+        return not is_zombie or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backchannel import Agent, PeerAbsent
-from backchannel.testing import World
+from backchannel.testing import World, _is_alive
 
 from .helpers import until
 
@@ -54,6 +54,21 @@ def test_a_killed_daemon_is_gone_and_the_next_call_starts_another(world: World) 
         world.pid("analyst")
     world.agent("executor").send("analyst", "are you there?")
     assert world.pid("analyst") in living(world)
+
+
+def test_a_process_whose_first_thread_is_dead_is_not_gone() -> None:
+    code = (
+        "import ctypes, sys, threading;"
+        "threading.Thread(target=sys.stdin.read).start();"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    stat_file = Path(f"/proc/{process.pid}/stat")
+    until(lambda: stat_file.read_text().rpartition(")")[2].split()[0] == "Z", "the first thread dead")
+    assert _is_alive(process.pid)
+    process.kill()
+    until(lambda: not _is_alive(process.pid), "all threads dead")
+    process.communicate()
 
 
 def test_a_stopped_daemon_is_gone_and_mail_starts_another(world: World) -> None:
