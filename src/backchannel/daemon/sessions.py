@@ -334,4 +334,8 @@ class Sessions:
             trace_id=lineage.trace_id or session, hops=lineage.hops, durability=self._host.config.durability,
             path=",".join(path),
         )  # fmt: skip
-        self._host.store(envelope, now, wall, is_own=True)
+        try:
+            self._host.store(envelope, now, wall, is_own=True)
+        except BackchannelError as error:
+            # Nobody's fault but ours: the machine has taken it already. The pass is undone, and answered as a mistake.
+            raise RuntimeError(f"mail of session {session} does not go in: {error}") from error
