@@ -95,7 +95,7 @@ class SessionCalls:
         lineage = host.own_calls.inherit(lineage, now)
         host.own_calls.check_rate(target, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
-        sessions.store.begin(session_id, target, params.text, lineage, wall)
+        sessions.store.begin(session_id, target, Role.INITIATOR, params.text, lineage, wall)
         sessions.carry_out(effects, now, wall, lineage=lineage)
         return self._record(request_id, session_id, now)
 
