@@ -131,6 +131,19 @@ def test_the_shell_asks_and_the_shell_answers(world: World) -> None:
     assert world.cli("recv", agent="analyst").stdout == ""
 
 
+def test_options_may_stand_between_the_words(world: World) -> None:
+    world.up("analyst", "executor")
+    asked = world.cli("ask", "executor", "--timeout", "0.1", "8080 or 3000?", agent="analyst")
+    assert asked.returncode == 4, asked.stderr
+    question = json.loads(world.cli("recv", "--keep", "--json", agent="executor").stdout)
+    assert question["text"] == "8080 or 3000?"
+    replied = world.cli("reply", question["id"], "--as", "executor", "--", "-1")
+    assert (replied.returncode, replied.stderr) == (0, "")
+    assert texts(collect(world.agent("analyst"), 1)) == ["-1"]
+    several = world.cli("ack", "one", "--as", "executor", "two")
+    assert (several.returncode, several.stderr.count("there is no message")) == (5, 2)
+
+
 def test_the_answer_to_a_process_that_is_no_agent_comes_with_the_receipt(world: World) -> None:
     executor = world.agent("executor")
     with asking(world, "who am I?", agent=None) as asker:

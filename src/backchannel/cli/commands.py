@@ -130,7 +130,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse with our exit: one line, the next step, code 2."""
+    """Argparse with our exit: one line, the next step, code 2. Options may stand between the words."""
+
+    _is_mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Left to itself argparse counts TEXT as left out as soon as an option follows TO: `ask TO --timeout 5 TEXT`.
+        if self._is_mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().replace("usage: ", "").strip()
