@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import subprocess
 
 import pytest
 
 from backchannel import LocalProtocolError, PeerAbsent, Receipt, Refused
-from backchannel.testing import World
+from backchannel.testing import World, command
 
 from .helpers import Refusal, collect, control, left, texts, wire
 
@@ -52,6 +53,40 @@ def test_a_list_of_names_ends_with_the_first_failures_exit_code(shared: World) -
     assert "there is no agent nobody" in wrong.stderr
     assert "'No!' is not an agent name" in wrong.stderr
     assert shared.cli("send", "No!,nobody", "hello", agent="analyst").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("send executor <&-", 2),
+        ("send executor - <&-", 2),
+        ("send executor hello >&-", 2),
+        ("recv --as executor >&-", 2),
+        ("agents >&-", 2),
+        ("send nobody hello 2>&-", 5),
+        ("send executor hello <&- 2>&-", 0),
+    ],
+)
+def test_a_closed_standard_stream_is_no_traceback(shared: World, line: str, code: int) -> None:
+    shared.agent("analyst").send("executor", "kept")
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command()} {line}"],
+        env=shared.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n") <= 1) == (code, True), done.stderr
+    assert "kept" in texts(left(shared.agent("executor"))), "what could not be printed was not acked"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_text_is_printed_as_utf_8_whatever_the_locale(shared: World, options: list[str]) -> None:
+    shared.agent("analyst").send("executor", "grün €")
+    env = shared.env | {"PYTHONIOENCODING": "ascii"}
+    printed = subprocess.run([command(), "recv", "--as", "executor", *options], env=env, capture_output=True)
+    assert (printed.returncode, printed.stderr) == (0, b"")
+    assert "grün €" in printed.stdout.decode()
 
 
 def test_there_must_be_somebody_for_a_message_to_all(world: World) -> None:

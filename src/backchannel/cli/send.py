@@ -125,7 +125,7 @@ def text_from(words: list[str], command: str) -> str:
         except UnicodeEncodeError:
             raise LocalProtocolError("the TEXT is not UTF-8", code="malformed", hint="send UTF-8 text") from None
         return text
-    if len(words) == 1 and sys.stdin.isatty():
+    if sys.stdin is None or (len(words) == 1 and sys.stdin.isatty()):  # None: it was closed
         raise LocalProtocolError(f"{command} needs a TEXT", code="usage", hint="give it as a word or on standard input")
     try:
         return sys.stdin.buffer.read().decode()
