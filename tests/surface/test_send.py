@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -87,6 +88,17 @@ def test_a_text_is_printed_as_utf_8_whatever_the_locale(shared: World, options: 
     printed = subprocess.run([command(), "recv", "--as", "executor", *options], env=env, capture_output=True)
     assert (printed.returncode, printed.stderr) == (0, b"")
     assert "grün €" in printed.stdout.decode()
+
+
+def test_who_waits_for_many_has_sent_to_all_of_them_first(shared: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        words = ("send", "executor,writer", "hello", "--wait", "acked", "--timeout", "20")
+        waiting = pool.submit(shared.cli, *words, agent="analyst")
+        collect(shared.agent("writer"), 1)  # while executor has not acked yet
+        collect(shared.agent("executor"), 1)
+        done = waiting.result()
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["acked", "executor"], ["acked", "writer"]]
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_there_must_be_somebody_for_a_message_to_all(world: World) -> None:
