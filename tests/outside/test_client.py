@@ -1,6 +1,7 @@
 """The public client over real daemons: what it sends arrives, what it says is true, and it keeps its time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -363,6 +364,36 @@ def test_a_daemon_that_cannot_start_says_why(world: World) -> None:
         alice.send("bob", "hello")
     assert "unknown setting 'colour'" in str(failed.value)
     assert time.monotonic() - begin < 8
+
+
+READ_ONLY = """
+from backchannel import Agent, NotPermitted
+from backchannel.cli.main import run
+try:
+    Agent("bob")
+except NotPermitted as error:
+    print(error)
+print(run(["down", "bob"]), run(["remove", "bob"]))
+"""
+
+
+def test_a_state_directory_that_cannot_be_written_is_not_permitted(world: World) -> None:
+    world.agent("bob").close()
+    folder = world.state / "bob"
+    (folder / "run").write_text("[]")  # so that the agent has something to write
+    folder.chmod(0o500)
+    wrap: list[str] = []
+    if os.geteuid() == 0:  # root may write everywhere, unless it gives that up
+        if not shutil.which("setpriv"):
+            pytest.skip("needs setpriv")
+        rights = "-dac_override,-dac_read_search"
+        wrap = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    try:
+        said = world.run(READ_ONLY, wrap=wrap).splitlines()
+    finally:
+        folder.chmod(0o700)
+    assert said == [f"{folder} cannot be written (Permission denied): look at it: ls -ld {folder}", "7 7"]
+    assert not list(folder.glob("*.new"))
 
 
 @pytest.mark.parametrize("run", [None, "", "[]", "[1]", "{}", "nonsense", '["/gone/python"]'])
