@@ -190,6 +190,18 @@ def test_a_message_can_be_found_and_cancelled_without_naming_its_target(world: W
     assert failed.value.code == "no_such_message"
 
 
+def test_a_message_is_found_though_another_daemon_is_frozen(world: World) -> None:
+    frozen = world.start("alice")
+    bob = world.agent("bob")
+    receipt = bob.send("bob", "hello")
+    frozen.freeze()
+    try:
+        assert bob.status(receipt.id).stage is Stage.STORED
+        assert bob.cancel(receipt.id).stage is Stage.CANCELLED
+    finally:
+        frozen.thaw()
+
+
 def test_agents_tells_who_is_there(world: World) -> None:
     alice = world.agent("alice")
     daemon = world.start("bob")

@@ -44,6 +44,7 @@ ANSWER_GRACE_S = 5.0  # beyond a wait the daemon was asked for, until we call it
 BATCH_LINES = 100  # of one write; their answers fit a socket's buffer, so neither end waits for the other
 BATCH_BYTES = 1 << 18
 WAIT_SLICE_S = 600.0  # one long poll of an endless wait
+FIND_S = 5.0  # for one agent to answer (and to start, if it must) while a message is looked for among all
 AGAIN_S = 0.2  # until a crowded daemon is asked again whether a question ended; the answer needs no such wait
 
 
@@ -539,15 +540,15 @@ def _find(
     unreachable = []
     for name in caller.places.registered():
         try:
-            found = yield from call(caller, name, INBOX, method, params, timeout)
-        except PeerAbsent:
+            found = yield from call(caller, name, INBOX, method, params, min(timeout, FIND_S))
+        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":
                 raise
         else:
             return found
-    beyond = f" (not asked, because they are down: {', '.join(unreachable)})" if unreachable else ""
+    beyond = f" (not asked, because they are down or do not answer: {', '.join(unreachable)})" if unreachable else ""
     raise LocalProtocolError(
         f"no agent here has a message {message_id}{beyond}", code="no_such_message", hint="check the id"
     )
