@@ -76,6 +76,16 @@ def test_the_same_key_is_one_message(world: World) -> None:
     assert failed.value.code == "key_reused"
 
 
+@pytest.mark.parametrize("key", ["", "k" * 129, "a\nb"])
+def test_what_is_no_key_is_refused_and_not_replaced_by_a_new_one(world: World, key: str) -> None:
+    bob = world.agent("bob")
+    for call in (bob.send, bob.ask):
+        with pytest.raises(LocalProtocolError) as refused:
+            call("bob", "hello", key=key)
+        assert refused.value.code == "bad_id"
+    assert world.texts("bob") == []
+
+
 @pytest.mark.parametrize("text", ["x" * (1 << 20), "\n" * (1 << 19), "\u20ac" * (350_000)])
 def test_a_text_beyond_the_limit_is_over_the_limit(world: World, text: str) -> None:
     alice = world.agent("alice")

@@ -121,7 +121,7 @@ def ask(
     An agent claims the answer on a connection of its own before it asks, so that nobody else of its name takes it; a
     process that is no agent finds the answer in the receipt.
     """
-    message_id = check_id(message_id) if message_id else new_id("m")
+    message_id = new_id("m") if message_id is None else check_id(message_id)
     deadline = None if timeout is None else time.monotonic() + timeout
     left = CALL_S if timeout is None else min(CALL_S, timeout)
     if caller.name is None:
@@ -479,7 +479,7 @@ def _push_params(
             code="bad_params",
             hint="decode bytes, or encode data as JSON",
         )
-    params: dict[str, Any] = {"to": AgentName(to), "id": check_id(message_id) if message_id else new_id("m")}
+    params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
         params["auth"] = caller.key
