@@ -298,7 +298,9 @@ def cancel(options: argparse.Namespace) -> int:
 def _receipt_line(receipt: dict[str, Any]) -> str:
     more = f"  delivery {receipt['delivery']}" if receipt["delivery"] else ""
     why = f"  ({printable(receipt['reason'], sys.stdout)})" if receipt["reason"] else ""
-    return f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
+    line = f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
+    answer = receipt.get("reply_text")  # of one who asked as @user, and finds it nowhere else
+    return line if answer is None else line + "\n" + printable(answer, sys.stdout)
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------

@@ -130,7 +130,12 @@ def ask(
         _raise_unless_done(found, to, timeout)
         if found.get("reply_text") is None:
             raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
-        return {"id": found["reply_id"], "from": to, "text": found["reply_text"], "reply_to": message_id}
+        # It is no stored message, but has a message's keys: who reads answers need not care who asked.
+        return {
+            "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
+            "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
+            "hops": 1, "priority": "normal", "headers": {},
+        }  # fmt: skip
     claimed, watching = Stream(), Stream()
     try:
         yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, left)
