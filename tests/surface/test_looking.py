@@ -27,6 +27,14 @@ def now_on(world: World) -> int:
     return last
 
 
+@pytest.mark.parametrize(
+    "words", ["log --since ²h", "log --until 1.2.3d", "log --since yesterday", "log --max 0", "peek --max -1"]
+)
+def test_an_option_that_means_nothing_is_refused_in_one_line(shared: World, words: str) -> None:
+    refused = shared.cli(*words.split(), agent="executor")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
+
+
 # --- tap --------------------------------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
     for parser_ in (peek_, log_):
-        parser_.add_argument("--max", type=int, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument("--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000)")
         parser_.add_argument("--text", action="store_true", help="with the texts")
     tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
     tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")
@@ -395,6 +395,14 @@ def seconds(text: str) -> float:
     """An option's number of seconds. Raises `ValueError`, which argparse reports."""
     value = float(text)
     if not 0 <= value < 1e10:
+        raise ValueError(text)
+    return value
+
+
+def positive(text: str) -> int:
+    """An option's number of things, at least one. Raises `ValueError`, which argparse reports."""
+    value = int(text)
+    if value < 1:
         raise ValueError(text)
     return value
 

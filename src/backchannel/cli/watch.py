@@ -139,11 +139,11 @@ def _time(text: str | None) -> float | None:
     """Unix time of "10m" ago, or of an ISO 8601 time (local where it names no zone)."""
     if text is None:
         return None
-    if text[-1:] in _UNITS and text[:-1].replace(".", "", 1).isdigit():
-        return time.time() - float(text[:-1]) * _UNITS[text[-1]]
     try:
+        if text[-1:] in _UNITS and text[:-1].replace(".", "", 1).isdecimal():  # isdigit would let a "²" through
+            return time.time() - min(float(text[:-1]) * _UNITS[text[-1]], time.time())
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise LocalProtocolError(
             f"{text!r} is no time", code="usage", hint="use 10m, 2h or 3d (ago), or 2026-01-31T12:00"
         ) from None
