@@ -141,6 +141,14 @@ def test_waiting_ends_with_the_message_or_with_the_time(world: World) -> None:
     later.join()
 
 
+@pytest.mark.parametrize("stage", ["accked", "queued", "rejected"])
+def test_a_stage_that_cannot_be_waited_for_is_the_callers_mistake(world: World, stage: str) -> None:
+    receipt = world.agent("bob").send("bob", "hello")
+    with pytest.raises(LocalProtocolError) as wrong:
+        receipt.wait(stage, timeout=0)
+    assert "use stored, taken, acked, done" in str(wrong.value)
+
+
 def take_one(agent: Agent) -> list[object]:
     for delivery in agent.receive(wait=20):
         delivery.ack()
