@@ -156,6 +156,16 @@ def output(world: World, *args: str, agent: str | None = None) -> Iterator[Outpu
         process.wait()
 
 
+def test_a_tap_of_several_goes_on_when_one_of_them_is_taken_down(world: World) -> None:
+    world.up("executor", "writer")
+    analyst = world.agent("analyst")
+    with output(world, "tap", "executor", "writer", "--text") as tap:
+        until(lambda: analyst.send("writer", "first") and tap.has("first"))
+        world.cli("down", "executor")
+        analyst.send("writer", "second")
+        until(lambda: tap.has("second"))
+
+
 # --- peek and log -----------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from ..client import calls, wire
 from ..client.drive import run
 from ..errors import BackchannelError, LocalProtocolError
 from ..protocol.codec import encode
+from .main import report
 from .terminal import printable
 
 PAGE = 500
@@ -59,14 +60,22 @@ def _show_events(
     peer: str | None = None,
 ) -> int:
     deadline = None if seconds is None else time.monotonic() + seconds
-    taps = [_Tap(caller, name, after, with_text=options.text) for name in names]
+    left = [_Tap(caller, name, after, with_text=options.text) for name in names]
     with selectors.DefaultSelector() as selector:
-        for tap in taps:
+        for tap in left:
             tap.ask(selector)
         while deadline is None or time.monotonic() < deadline:
             wait = FOLLOW_S if deadline is None else max(0.0, deadline - time.monotonic())
             for key, _ in selector.select(wait):
-                for event in key.data.hear(selector):
+                try:
+                    events = key.data.hear(selector)
+                except BackchannelError as error:  # somebody took it down; the others go on
+                    left.remove(key.data)
+                    if not left:
+                        raise
+                    report(error, as_json=options.json)
+                    continue
+                for event in events:
                     if peer in (None, event["from"]):
                         _print_event(event, as_json=options.json)
                 sys.stdout.flush()
