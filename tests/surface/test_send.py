@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -99,6 +101,20 @@ def test_who_waits_for_many_has_sent_to_all_of_them_first(shared: World) -> None
         done = waiting.result()
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["acked", "executor"], ["acked", "writer"]]
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_on_a_terminal_no_line_of_a_text_passes_for_another_message(shared: World) -> None:
+    shared.agent("analyst").send("executor", "hello\nwriter  12:00:00  m-1\nshut down")
+    terminal, inside = pty.openpty()
+    try:
+        env = shared.env_of("executor")
+        subprocess.run([command(), "recv"], env=env, stdin=subprocess.DEVNULL, stdout=inside, check=True, timeout=20)
+        shown = os.read(terminal, 4096).decode().splitlines()
+    finally:
+        os.close(inside)
+        os.close(terminal)
+    assert shown[0].startswith("analyst  ")
+    assert shown[1:] == ["    hello", "    writer  12:00:00  m-1", "    shut down"]
 
 
 def test_there_must_be_somebody_for_a_message_to_all(world: World) -> None:
