@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
     for parser_ in (peek_, log_):
-        parser_.add_argument("--max", type=int, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument("--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000)")
         parser_.add_argument("--text", action="store_true", help="with the texts")
     tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
     tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")
@@ -130,7 +130,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse with our exit: one line, the next step, code 2."""
+    """Argparse with our exit: one line, the next step, code 2. Options may stand between the words."""
+
+    _is_mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Left to itself argparse counts TEXT as left out as soon as an option follows TO: `ask TO --timeout 5 TEXT`.
+        if self._is_mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().replace("usage: ", "").strip()
@@ -286,7 +298,9 @@ def cancel(options: argparse.Namespace) -> int:
 def _receipt_line(receipt: dict[str, Any]) -> str:
     more = f"  delivery {receipt['delivery']}" if receipt["delivery"] else ""
     why = f"  ({printable(receipt['reason'], sys.stdout)})" if receipt["reason"] else ""
-    return f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
+    line = f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
+    answer = receipt.get("reply_text")  # of one who asked as @user, and finds it nowhere else
+    return line if answer is None else line + "\n" + printable(answer, sys.stdout)
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------
@@ -381,6 +395,14 @@ def seconds(text: str) -> float:
     """An option's number of seconds. Raises `ValueError`, which argparse reports."""
     value = float(text)
     if not 0 <= value < 1e10:
+        raise ValueError(text)
+    return value
+
+
+def positive(text: str) -> int:
+    """An option's number of things, at least one. Raises `ValueError`, which argparse reports."""
+    value = int(text)
+    if value < 1:
         raise ValueError(text)
     return value
 

@@ -26,6 +26,7 @@ from .records import (
     all_or_first_error,
     commit_params,
     handling,
+    stage_named,
     traced,
     unsettled,
     without_none,
@@ -45,7 +46,7 @@ class AsyncReceipt(ReceiptRecord):
 
     async def wait(self, stage: str = "acked", timeout: float | None = None) -> Self:
         """As `Receipt.wait`."""
-        wanted = Stage(stage)
+        wanted = stage_named(stage)
         raw = await run(
             calls.wait(
                 self._agent._caller,

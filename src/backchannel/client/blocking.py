@@ -26,6 +26,7 @@ from .records import (
     all_or_first_error,
     commit_params,
     handling,
+    stage_named,
     traced,
     unsettled,
     without_none,
@@ -44,7 +45,7 @@ class Receipt(ReceiptRecord):
 
         Raises `Refused` if it was rejected, cancelled, expired or dead, and `TimedOut`.
         """
-        wanted = Stage(stage)
+        wanted = stage_named(stage)
         raw = run(
             calls.wait(
                 self._agent._caller,

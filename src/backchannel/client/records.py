@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import BackchannelError, Refused, TimedOut
-from ..protocol.receipt import Stage
+from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
+from ..protocol.receipt import WAITABLE, Stage
 
 D = TypeVar("D", bound="DeliveryRecord")
 
@@ -212,6 +212,16 @@ class DeliveryRecord:
 
     def _token(self) -> dict[str, Any]:
         return {"delivery": self.delivery, "from": self.sender}
+
+
+def stage_named(word: str) -> Stage:
+    """The stage of a receipt to wait for. Raises `LocalProtocolError`."""
+    try:
+        return Stage(word)
+    except ValueError:
+        raise LocalProtocolError(
+            f"{word!r} is no stage", code="bad_params", hint=f"use {', '.join(WAITABLE)}"
+        ) from None
 
 
 def _text(value: Any) -> str | None:
