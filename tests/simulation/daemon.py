@@ -309,6 +309,7 @@ class Daemon:
         for answer in answers:
             link = answer.caller
             assert isinstance(link, Link)
+            link.pending -= 1
             if answer.after_flush:
                 self.files.snapshot = None
             if link not in self.links:

@@ -1,0 +1,62 @@
+"""What the simulation found, each small enough to read aloud."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backchannel.protocol.sessionframe import Data
+from backchannel.protocol.sessionwire import decode_frame, encode_frame
+from tests.inside import Bench, after_a_kill, close_all
+
+
+@pytest.fixture(autouse=True)
+def everything_is_closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "mailbox.db")
+
+
+def opened(bench: Bench, number: int, **limits: float) -> None:
+    bench.call(bench.control(), "open", session=f"s-{number:032x}", to="analyst", text="review", **limits)
+
+
+def test_a_DATA_that_asks_still_asks_on_the_other_side() -> None:
+    asks = Data(session=f"s-{1:032x}", from_mailbox="m", to_mailbox="n", epoch=1, to_epoch=1, seq=1, body="which?",
+                input_required=True)  # fmt: skip
+    assert decode_frame(encode_frame("analyst", asks))[0] == asks
+
+
+def test_a_frame_that_finds_the_disk_full_is_pending_no_longer_once_it_is_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def failing() -> None:
+        raise full
+
+    monkeypatch.setattr(bench.mailbox, "commit", failing)
+    peer = bench.connect()
+    syn = {"to": "executor", "kind": "SYN", "session": f"s-{1:032x}", "from_mailbox": "m1", "epoch": 1, "number": [1, 1]}
+    assert bench.refusal(peer, "frame", **syn, **{"from": "analyst", "auth": bench.keys["analyst"]}) == "full"
+    assert peer.pending == 0
+
+
+def test_a_reboot_and_then_a_kill_leave_a_sessions_patience_as_it_was(bench: Bench, tmp_path: Path) -> None:
+    opened(bench, 1, accept_timeout=100.0)
+    bench.close()
+    bench.wall_at_boot += bench.now - 10.0
+    bench.now, bench.boot_id = 10.0, "boot-2"  # the clock counts from another zero
+    for killed in ("at once", "after a pass"):
+        bench.open()
+        if killed == "after a pass":
+            opened(bench, 2)
+        bench.path = after_a_kill(bench.path, tmp_path / killed)
+    bench.open()
+    assert bench.host.sessions.endpoint.session(f"s-{1:032x}").timers.accept == pytest.approx(110.0)
