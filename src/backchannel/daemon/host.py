@@ -438,13 +438,11 @@ class Host:
             raise error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
-        before = len(self.staged)
+        before, pending = len(self.staged), caller.pending
         error = self._alone(lambda: self._dispatch(caller, line, now, wall), now, wall)
         if error is not None:
-            for answer in self.staged[before:]:
-                answer.caller.pending -= 1
             del self.staged[before:]
-            caller.pending += 1
+            caller.pending = pending + 1  # whether it failed before its answer was staged, or after
             request_id = bytes(frame.parse_request(line).id)  # type: ignore[arg-type]
             self.staged.append(Answer(caller, frame.answer_error(request_id, self._disk_full_or_bug(error))))
 
