@@ -291,11 +291,15 @@ class Daemon:
         ):
             if faults.may(point):
                 fuse = make()
-                fuse.on_fire = partial(faults.fired, point)
+                fuse.on_fire = partial(self._burnt, point)
                 break
         assert isinstance(host.mailbox.db, disk.Counting)
         host.mailbox.db.fuse = fuse
         return fuse
+
+    def _burnt(self, point: str) -> None:
+        self.world.faults.fired(point)
+        self.world.note(f"{self.name}: {point}")
 
     def _tear(self, host: Host, db: sqlite3.Connection, _statement: str) -> None:
         before = self.files.wal_bytes()

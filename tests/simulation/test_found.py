@@ -11,6 +11,10 @@ from backchannel.protocol.sessionwire import decode_frame, encode_frame
 from tests.inside import Bench, after_a_kill, close_all
 
 
+FULL = sqlite3.OperationalError("database or disk is full")
+FULL.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
 @pytest.fixture(autouse=True)
 def everything_is_closed() -> Iterator[None]:
     yield
@@ -32,16 +36,15 @@ def test_a_DATA_that_asks_still_asks_on_the_other_side() -> None:
     assert decode_frame(encode_frame("analyst", asks))[0] == asks
 
 
+@pytest.mark.parametrize("when", ["at the commit", "before"])
 def test_a_frame_that_finds_the_disk_full_is_pending_no_longer_once_it_is_answered(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    full = sqlite3.OperationalError("database or disk is full")
-    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    def failing(*_: object, **__: object) -> None:
+        raise FULL
 
-    def failing() -> None:
-        raise full
-
-    monkeypatch.setattr(bench.mailbox, "commit", failing)
+    monkeypatch.setattr(*{"at the commit": (bench.mailbox, "commit"), "before": (bench.host.sessions, "carry_out")}[when],
+                        failing)  # fmt: skip
     peer = bench.connect()
     syn = {"to": "executor", "kind": "SYN", "session": f"s-{1:032x}", "from_mailbox": "m1", "epoch": 1, "number": [1, 1]}
     assert bench.refusal(peer, "frame", **syn, **{"from": "analyst", "auth": bench.keys["analyst"]}) == "full"

@@ -47,16 +47,16 @@ class SessionCalls:
                 self._host.inbox_calls.guard_offer(peer, lineage, now, wall)
             self._admit(peer, len(params.text.encode()), now)
         effects = sessions.endpoint.receive(peer, received, now)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall, peer=caller.peer, lineage=lineage)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def probe(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_probe(request)
         peer = self._peer(params)
         sessions = self._host.sessions
         effects = sessions.endpoint.receive(peer, received, now)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame) -> str:
         self._host.inbox_calls.check_addressee(params.to)
