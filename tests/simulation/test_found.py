@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.protocol.sessionframe import Data
-from backchannel.protocol.sessionwire import decode_frame, encode_frame
+from backchannel.protocol.sessionframe import Data, Syn, SynNumber
+from backchannel.protocol.sessionwire import Lineage, decode_frame, encode_frame
 from tests.inside import Bench, after_a_kill, close_all
 
 
@@ -63,3 +63,10 @@ def test_a_reboot_and_then_a_kill_leave_a_sessions_patience_as_it_was(bench: Ben
         bench.path = after_a_kill(bench.path, tmp_path / killed)
     bench.open()
     assert bench.host.sessions.endpoint.session(f"s-{1:032x}").timers.accept == pytest.approx(110.0)
+
+
+def test_a_SYN_that_came_through_others_can_be_written_anew_for_another_epoch() -> None:
+    syn = Syn(session=f"s-{1:032x}", from_mailbox="m", to_mailbox=None, epoch=1, to_epoch=None, number=SynNumber(1, 1),
+              task="review")  # fmt: skip
+    kept, lineage = decode_frame(encode_frame("analyst", syn, Lineage(1, "m-1", ("writer", "executor"))))
+    assert decode_frame(encode_frame("analyst", kept, lineage)) == (syn, lineage)
