@@ -473,7 +473,9 @@ class Session:
     def answered(self, answer: Answer, now: float) -> list[Effect]:
         """Take the answer to a frame of ours. One that names no frame we wait for is late, and changes nothing."""
         theirs = self.trust.theirs if self.trust else None
-        if (theirs is not None and answer.epoch < theirs) or not self._awaits(answer.frame):
+        # Epochs of two mailboxes do not compare: one that is new begins again with its first.
+        is_late = theirs is not None and answer.mailbox == self.mailbox and answer.epoch < theirs
+        if is_late or not self._awaits(answer.frame):
             return []
         self._heard(now)
         match answer.outcome:
