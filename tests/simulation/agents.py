@@ -25,6 +25,7 @@ KINDS: list[list[str] | None] = [
     None, None, None, ["message"], ["message", "offer"], ["data", "finished"], ["finished"],
     ["offer", "accepted", "rejected", "reset"],
 ]  # fmt: skip
+LOOK_S = 20.0  # a willing agent looks for sessions to close
 MY_SESSIONS = 4  # an agent opens so many, then it uses those it has
 
 
@@ -413,11 +414,11 @@ class Willing(Process):
             elif record["state"] in ("ESTABLISHED", "CLOSE-WAIT"):
                 self._in_session("close", record["id"])
         elif self.world.t >= self._sees_at:
-            self._sees_at = self.world.t + 2.0
+            self._sees_at = self.world.t + LOOK_S
             self.ask("sessions", self._see, is_open=True)
         else:
             take_id = self.agent.new_id("t")
-            self.ask("take", partial(self._took, take_id), take_id=take_id, max=5, wait=2.0)
+            self.ask("take", partial(self._took, take_id), take_id=take_id, max=5, wait=LOOK_S)
 
     def _see(self, result: Result) -> None:
         self._to_end = result["sessions"]

@@ -316,8 +316,10 @@ class Daemon:
             link.pending -= 1
             if answer.after_flush:
                 self.files.snapshot = None
-            if link not in self.links:
-                continue  # it hung up; nobody reads this
+            if link not in self.links:  # it hung up; nobody reads this
+                if link.call is not None and link.call[0] == "commit":
+                    self.world.checks.commit_forgotten(self, link.call[1])
+                continue
             if link.pending or link.call is None:
                 raise Violation(f"{self.name}: a connection with all answers out counts {link.pending} as pending")
             (method, params), link.call = link.call, None

@@ -246,13 +246,18 @@ class Checks:
     def commit_asked(self, daemon: "Daemon", params: dict[str, Any]) -> None:
         self._commits.setdefault(daemon.name, []).append(params)
 
+    def commit_forgotten(self, daemon: "Daemon", params: dict[str, Any]) -> bool:
+        """It is answered, or nobody reads the answer: what comes of it now is no longer at one instant."""
+        known = self._commits.get(daemon.name, [])
+        if params not in known:
+            return False
+        known.remove(params)
+        return True
+
     def commit_answered(self, daemon: "Daemon", params: dict[str, Any], *, well: bool) -> None:
         """A commit that is refused has left nothing."""
-        known = self._commits.get(daemon.name, [])
-        first = next((c for c in known if c.get("says", 0) == params.get("says", 0) and c == params), None)
-        if first is None:
+        if not self.commit_forgotten(daemon, params):
             return
-        known.remove(first)
         if daemon.host is not None and not daemon.host.mailbox.in_transaction:
             done = self._evidence(daemon, daemon.host, params)
             if any(happened is not well for happened in done.values()):

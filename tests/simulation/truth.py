@@ -88,7 +88,6 @@ class Truth:
         self.numbers: dict[tuple[str, int, str, str], int] = {}  # daemon, era, id, from: msg_no
         self.acked: dict[tuple[str, int, int], int] = {}  # daemon, era, msg_no: pass
         self.ack_tries: Counter[tuple[str, str]] = Counter()  # daemon, id
-        self.replies: dict[tuple[str, str], set[str]] = defaultdict(set)  # replier, id: answers' ids
         self.stages: Counter[str] = Counter()  # what happened at all, for the runner's table
 
     def disturb(self, name: str) -> None:
@@ -136,7 +135,7 @@ class Truth:
                 for send in p.get("sends", ()):
                     self.messages.setdefault((name, send["to"], send["id"]), Message(send["to"], send["text"], True))
                 for reply in p.get("replies", ()):
-                    self.replies[name, reply["id"]].add(reply["reply_id"])
+                    self.ack_tries[name, reply["id"]] += 1
                     to = reply["from"]
                     self.messages.setdefault((name, to, reply["reply_id"]), Message(to, reply["text"], True))
 
