@@ -125,7 +125,7 @@ class Checks:
 
     # --- the disk -----------------------------------------------------------------------------------------------------
 
-    def disk(self, daemon: "Daemon", host: Host, *, with_timers: bool = True) -> None:
+    def disk(self, daemon: "Daemon", host: Host) -> None:
         """The file against itself, and against what memory mirrors."""
         if host.mailbox.in_transaction:
             return
@@ -156,6 +156,7 @@ class Checks:
                 " AND kind IN ('data', 'finished') GROUP BY session"
             )
         )
+        with_timers = not host.sessions._shift  # after a boot they are by the old clock until a pass wrote them
         on_disk = {s.id: s for (machine,) in db.execute("SELECT machine FROM sessions") for s in [_decoder.decode(machine)]}
         for session in host.sessions.endpoint.sessions():
             saved, live = on_disk.pop(session.id, None), session.snapshot()
@@ -212,7 +213,7 @@ class Checks:
             done = self._evidence(daemon, host, params)
             if len(set(done.values())) > 1:
                 raise Violation(f"{daemon.name}: half of a commit happened: {done} of {params}")
-        self.disk(daemon, host, with_timers=False)  # after a boot they are shifted in the first pass
+        self.disk(daemon, host)
 
     def promises(self, daemon: "Daemon", host: Host) -> None:
         rows = {

@@ -70,3 +70,33 @@ def test_a_SYN_that_came_through_others_can_be_written_anew_for_another_epoch() 
               task="review")  # fmt: skip
     kept, lineage = decode_frame(encode_frame("analyst", syn, Lineage(1, "m-1", ("writer", "executor"))))
     assert decode_frame(encode_frame("analyst", kept, lineage)) == (syn, lineage)
+
+
+def the_peer_says(bench: Bench, kind: str, **fields: object) -> None:
+    frame = {"to": "executor", "kind": kind, "session": f"s-{1:032x}", "from_mailbox": "m1", "epoch": 1}
+    if kind != "SYN":
+        frame |= {"to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+    proof = {"from": "analyst", "auth": bench.keys["analyst"]}
+    assert bench.call(bench.connect(), "frame", **frame, **fields, **proof)["outcome"] == "stored"
+
+
+def with_data_and_a_result(bench: Bench) -> None:
+    the_peer_says(bench, "SYN", number=[1, 1])
+    bench.call(bench.control(), "accept", session=f"s-{1:032x}")
+    the_peer_says(bench, "DATA", seq=1, text="one")
+    the_peer_says(bench, "FIN", seq=2, text="done")
+
+
+def test_who_wants_only_results_gets_none_before_the_data_is_acked(bench: Bench) -> None:
+    with_data_and_a_result(bench)
+    assert bench.call(bench.control(), "take", kinds=["finished"])["messages"] == []
+    one = bench.call(bench.control(), "take", kinds=["data"])["messages"][0]
+    bench.call(bench.control(), "ack", id=one["id"], delivery=1)
+    assert [m["kind"] for m in bench.call(bench.control(), "take", kinds=["finished"])["messages"]] == ["finished"]
+
+
+def test_who_takes_several_is_not_confined_to_the_session_of_the_first(bench: Bench) -> None:
+    with_data_and_a_result(bench)
+    bench.push("m-1")
+    taken = bench.call(bench.control(), "take", max=10)["messages"]
+    assert [m["kind"] for m in taken] == ["data", "message"]

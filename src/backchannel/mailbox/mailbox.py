@@ -411,8 +411,8 @@ class Mailbox:
                 (lease.take_id, lease.detached, number),
             )
             envelope = Envelope(*fields)
-            session = in_order(envelope.kind, envelope.session)
-            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, session)
+            ordered = in_order(envelope.kind, envelope.session)
+            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, ordered)
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)
@@ -443,16 +443,18 @@ class Mailbox:
                 f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' ORDER BY priority, msg_no"
             )
+        passed_over: set[str] = set()  # sessions whose data waits for somebody else: what comes behind it waits too
         try:
             # The first nearly always is the one; SQLite steps only as far as we look.
-            return next(
-                (
-                    row
-                    for row in rows
-                    if (wants is None or wants(row[4], row[13], row[14])) and not self.is_in_hand(row[4], row[13])
-                ),
-                None,
-            )
+            for row in rows:
+                kind, of = row[4], row[13]
+                is_data = kind in SESSION_DATA
+                if wants is not None and not wants(kind, of, row[14]):
+                    if is_data:
+                        passed_over.add(of)
+                elif not (is_data and of in passed_over) and not self.is_in_hand(kind, of):
+                    return row
+            return None
         finally:
             rows.close()
 
