@@ -456,6 +456,7 @@ class Session:
         if trust != self.trust:
             self.trust = trust
             self._changed()
+            self._heard(now)
             self._say(Resume(self.id))
         step = TABLE.get((self.state, Input.ACK_FIN if self._covers_fin(peer.acked) else Input.ACK))
         if peer.acked > self.send_queue.snd_una and step and step.outcome is Outcome.STORED:
@@ -686,7 +687,8 @@ class Session:
             self.timers = replace(self.timers, idle=now + self.limits.idle_timeout)
 
     def _heard(self, now: float) -> None:
-        if self.state is not State.CLOSED:
+        # Only an answer to our own PROBE proves a new epoch of ours: nothing else the peer says may put that off.
+        if self.state is not State.CLOSED and (self.trust is None or self.trust.mine == self.local.epoch):
             self.timers = replace(self.timers, probe=now + KEEPALIVE)
 
     def _probe_soon(self, now: float) -> None:
