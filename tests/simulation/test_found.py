@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from backchannel.protocol.session import Local, Session, Snapshot
 from backchannel.protocol.sessionframe import Data, Syn, SynNumber
 from backchannel.protocol.sessionwire import Lineage, decode_frame, encode_frame
+from tests import scripts
 from tests.inside import Bench, after_a_kill, close_all
 
 
@@ -100,3 +102,17 @@ def test_who_takes_several_is_not_confined_to_the_session_of_the_first(bench: Be
     bench.push("m-1")
     taken = bench.call(bench.control(), "take", max=10)["messages"]
     assert [m["kind"] for m in taken] == ["data", "message"]
+
+
+def test_a_REJ_is_sent_to_the_epoch_in_which_the_opener_came_back() -> None:
+    session = Session(Local("L1", 1), Snapshot("s1", "peer"))
+    for step in (
+        {"frame": "SYN"},
+        {"call": "reject", "reason": "busy"},
+        {"answer": "REJ 0", "outcome": "refused", "reason": "probe_first", "retry": True, "epoch": 2},
+        {"frame": "PROBE", "epoch": 2, "rcv_nxt": 0, "acked": 1, "receipted": 1},
+    ):
+        session, _ = scripts.take(session, {"in": step})
+    rej = session.outgoing(scripts.read_frame({"frame": "REJ", "from_mailbox": "L1", "to_mailbox": "P1"}))
+    assert rej is not None
+    assert rej.to_epoch == 2

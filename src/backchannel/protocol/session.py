@@ -434,6 +434,9 @@ class Session:
             effects.append(Report(PeerProgressed(self.id, probe.note)))
         # A finished or rejected session may have its last word under way, which says more than CLOSED would.
         rejected = self.cause is Cause.REJECTED and not self.send_queue.receipted
+        if rejected and self.trust is not None and probe.epoch > (self.trust.theirs or 0):
+            self.trust = replace(self.trust, theirs=probe.epoch)  # else the REJ would be refused `probe_first` for ever
+            self._changed()
         if self.state.is_open or self.cause is Cause.FINISHED or rejected:
             self._say(Answer(probe.id, Outcome.ALIVE, self.local.mailbox, self.local.epoch, probe=self._counts()))
         else:
