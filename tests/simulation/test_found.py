@@ -32,6 +32,13 @@ def opened(bench: Bench, number: int, **limits: float) -> None:
     bench.call(bench.control(), "open", session=f"s-{number:032x}", to="analyst", text="review", **limits)
 
 
+def reboot(bench: Bench) -> None:
+    """Orderly; the clock counts from another zero."""
+    bench.close()
+    bench.wall_at_boot += bench.now - 10.0
+    bench.now, bench.boot_id = 10.0, "boot-2"
+
+
 def test_a_DATA_that_asks_still_asks_on_the_other_side() -> None:
     asks = Data(session=f"s-{1:032x}", from_mailbox="m", to_mailbox="n", epoch=1, to_epoch=1, seq=1, body="which?",
                 input_required=True)  # fmt: skip
@@ -55,9 +62,7 @@ def test_a_frame_that_finds_the_disk_full_is_pending_no_longer_once_it_is_answer
 
 def test_a_reboot_and_then_a_kill_leave_a_sessions_patience_as_it_was(bench: Bench, tmp_path: Path) -> None:
     opened(bench, 1, accept_timeout=100.0)
-    bench.close()
-    bench.wall_at_boot += bench.now - 10.0
-    bench.now, bench.boot_id = 10.0, "boot-2"  # the clock counts from another zero
+    reboot(bench)
     for killed in ("at once", "after a pass"):
         bench.open()
         if killed == "after a pass":
@@ -116,3 +121,28 @@ def test_a_REJ_is_sent_to_the_epoch_in_which_the_opener_came_back() -> None:
     rej = session.outgoing(scripts.read_frame({"frame": "REJ", "from_mailbox": "L1", "to_mailbox": "P1"}))
     assert rej is not None
     assert rej.to_epoch == 2
+
+
+@pytest.mark.parametrize("method", ["take", "sessions", "tap"])
+def test_who_comes_to_wait_in_a_pass_that_fails_twice_is_answered_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    opened(bench, 1)
+    reboot(bench)
+    bench.open()  # the first pass has something to write, whatever is asked
+    fails = [True, True]
+    commit = bench.mailbox.commit
+
+    def failing() -> None:
+        if fails and fails.pop():
+            raise FULL
+        commit()
+
+    monkeypatch.setattr(bench.mailbox, "commit", failing)
+    waiting = bench.control()
+    params = {"wait": 9.0} | ({"state": "CLOSED"} if method == "sessions" else {})
+    bench.receive(waiting, method, **params)
+    answers = bench.host.finish(bench.now, bench.wall)
+    bench.push("m-1")
+    answers += bench.host.finish(bench.now + 60.0, bench.wall)
+    assert [answer.caller for answer in answers] == [waiting]
