@@ -30,9 +30,8 @@ def main() -> int:
         if outcome.violation:
             print(outcome, flush=True)
     seconds = time.perf_counter() - began
-    print(tally.table())
-    print(f"{tally.seeds:,} seeds, {tally.steps:,} steps in {seconds:.1f} s: {tally.steps / seconds:,.0f} steps/s,"
-          f" {len(tally.failed)} seeds failed")
+    print(tally)
+    print(f"{seconds:.1f} s: {tally.steps / seconds:,.0f} steps/s")
     return 1 if tally.failed else 0
 
 

@@ -198,7 +198,8 @@ class Process:
         elif dice < 0.9:
             self._converse()
         else:
-            self.random.choice((self._push, self._push, self._commit, self._look, self._look, self._answer))()
+            doings = (self._push, self._push, self._commit, self._ask, self._look, self._look, self._answer)
+            self.random.choice(doings)()
 
     def _take(self) -> None:
         take_id = self.agent.new_id("t")
@@ -281,6 +282,8 @@ class Process:
             letter["ttl"] = self.random.choice((0.5, 20.0))
         if self.random.random() < 0.2:
             letter["durability"] = "power"
+        if self.random.random() < 0.1:
+            letter["bounce"] = False
         return letter
 
     def _reply(self, d: Result) -> Result:
@@ -296,8 +299,6 @@ class Process:
         letter = self._letter()
         if self.random.random() < 0.6:
             letter |= {"from": self.agent.name, "auth": self.agent.daemon.key}
-        elif self.random.random() < 0.5:
-            letter["bounce"] = True
         self.world.truth.asked(self.agent.name, "push", letter)
         self._push_again(letter, 0)
 
@@ -314,6 +315,24 @@ class Process:
     def _pushed(self, letter: Result, times: int, line: bytes, why: str) -> None:
         if why or b'"retry":true' in line:
             self.world.at(self.random.choice((0.1, 1.0)), partial(self._push_again, letter, times + 1))
+        elif self.random.random() < 0.1 and not self.world.obstacle(letter["to"]):
+            self.world.requests += 1
+            params = {"id": letter["id"], "from": letter.get("from", "@user")}
+            cancel = {"jsonrpc": "2.0", "id": self.world.requests, "method": "cancel", "params": params}
+            self.world.carry(letter["to"], encode(cancel), lambda *_: None)
+
+    def _ask(self) -> None:
+        """A question through the outbox, and a wait for its answer, which nobody else may have."""
+        question = self._letter()
+        self.ask("claim", partial(self._claimed, question), reply_to=question["id"])
+
+    def _claimed(self, question: Result, _result: Result) -> None:
+        self.ask("commit", partial(self._asked, question), sends=[question])
+
+    def _asked(self, question: Result, _result: Result) -> None:
+        take_id = self.agent.new_id("t")
+        wanted: Result = {"take_id": take_id, "wait": 8.0, "reply_to": question["id"], "kinds": ["message", "bounce"]}
+        self.ask("take", partial(self._took, take_id), **wanted)
 
     def _converse(self) -> None:
         """Something with a session."""
@@ -366,7 +385,7 @@ class Process:
         self.ask("open", session=session, **params)
 
     def _look(self) -> None:
-        match self.random.randrange(7):
+        match self.random.randrange(8):
             case 0:
                 self.ask("sessions", self._seen, state="SYN-RECEIVED")
             case 1:
@@ -380,6 +399,8 @@ class Process:
             case 5 if self.agent.questions:
                 question = self.random.choice(self.agent.questions)
                 self.ask("wait", id=question["id"], stage="acked", timeout=self.random.choice((0.0, 5.0)))
+            case 6:
+                self.ask("tap", wait=self.random.choice((0, 3.0)))
             case _:
                 self.ask("status")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UID = 1000
 CLOCK_AT_BOOT = 100.0
-STATEMENTS_MAX = 25  # of a pass, among which a fuse chooses
+STATEMENTS_MAX = 6  # most passes write that many at most
 SPINS_MAX = 300  # passes at one instant: more is a busy loop
 PAGES_MAX = 1_073_741_823  # SQLite's default
 
@@ -61,7 +61,7 @@ class Daemon:
         self.started = 0  # how often; names one process
         self.passes = 0  # of all its processes
         self.era = 0  # how often something was lost
-        self.losses: list[tuple[int, int]] = []  # passes (after, up to) of which the disk knows nothing any more
+        self.losses: list[tuple[int, int, bool]] = []  # passes (after, up to) gone from the disk; whether by a power cut
         self.free_bytes = 1 << 40
         self._snapshot_pass = 0
         self._in: list[tuple[Any, ...]] = []
@@ -146,25 +146,27 @@ class Daemon:
         self.die("power cut")
         if loses and self.files.snapshot is not None:
             self.files.go_back()
-            self._lost(self._snapshot_pass)
+            self._lost(self._snapshot_pass, by_power=True)
 
     def lose_database(self) -> None:
         self.die("its file is being removed")
         self.files.snapshot = None
         self.files.lose()
-        self._lost(-1)
+        self._lost(-1, by_power=False)
 
-    def is_lost(self, passed: int) -> bool:
-        """Whether what was promised in that pass went down with the disk."""
-        return any(after < passed <= upto for after, upto in self.losses)
+    def is_lost(self, passed: int, *, was_flushed: bool = False) -> bool:
+        """Whether what was promised in that pass went down with the disk. What was flushed survives a power cut."""
+        return any(
+            after < passed <= upto and not (was_flushed and by_power) for after, upto, by_power in self.losses
+        )
 
     @property
     def has_snapshot(self) -> bool:
         return self.files.snapshot is not None
 
-    def _lost(self, after: int) -> None:
+    def _lost(self, after: int, *, by_power: bool) -> None:
         self.world.note(f"{self.name} lost its passes {after + 1} to {self.passes}")
-        self.losses.append((after, self.passes))
+        self.losses.append((after, self.passes, by_power))
         self.era += 1
         self.world.truth.disturb(self.name)
 

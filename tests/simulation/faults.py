@@ -25,16 +25,16 @@ POINTS: dict[str, tuple[float, str]] = {
     "killed in a pass": (0.02, "at any statement, before the commit"),
     "killed at the commit": (0.01, "when all is written and nothing is true"),
     "killed while committing": (0.01, "a part of the commit reached the log"),
-    "killed after the commit": (0.015, "and before the answers"),
-    "killed between answers": (0.015, "some have left"),
+    "killed after the commit": (0.01, "and before the answers"),
+    "killed between answers": (0.04, "some have left"),
     "killed on the way up": (0.05, "while a start recovers"),
     "stopped": (0.004, "orderly, and started again"),
-    "disk full": (0.01, "one statement finds no room"),
-    "disk full, rolled back": (0.01, "and SQLite undoes the transaction by itself"),
-    "disk full for all": (0.008, "every write of a pass finds no room"),
-    "disk full for real": (0.006, "no page more, by SQLite's own count, for some seconds"),
-    "reserve used up": (0.006, "little is free, for some seconds"),
-    "disk fails": (0.004, "an I/O error at any statement: the daemon ends with 74"),
+    "disk full": (0.02, "one statement finds no room"),
+    "disk full, rolled back": (0.015, "and SQLite undoes the transaction by itself"),
+    "disk full for all": (0.015, "every write of a pass finds no room"),
+    "disk full for real": (0.004, "no page more, by SQLite's own count, for some seconds"),
+    "reserve used up": (0.004, "little is free, for some seconds"),
+    "disk fails": (0.015, "an I/O error at any statement: the daemon ends with 74"),
     "log moved into the file": (0.01, "a checkpoint"),
     # the machine
     "reboot": (0.002, "everybody stopped orderly; another boot, another clock"),
@@ -53,7 +53,7 @@ POINTS: dict[str, tuple[float, str]] = {
     "stale token": (0.04, "a delivery before the current one"),
     "acks late": (0.05, "after its lease fell, or nearly"),
     "calls at the wrong time": (0.05, "says after its FIN, accepts what is over, an id that never was"),
-    "commits what cannot be": (0.05, "one part is refused, so all of it must be"),
+    "commits what cannot be": (0.12, "one part is refused, so all of it must be"),
 }  # fmt: skip
 
 

@@ -131,6 +131,7 @@ class Checks:
             return
         db = host.mailbox.db
         self._counters(daemon, host)
+        self._takers(daemon, host)
         in_hand = db.execute(
             "SELECT session FROM messages WHERE stage = 'taken' AND kind IN ('data', 'finished', 'accepted', 'rejected',"
             " 'reset') GROUP BY session HAVING count(*) > 1"
@@ -182,6 +183,17 @@ class Checks:
             },
         )
 
+    def _takers(self, daemon: "Daemon", host: Host) -> None:
+        """Nobody waits for what he may have."""
+        takers = [t for t in host.takers if t.kinds is None and t.session is None and t.reply_to is None]
+        if not takers or host.mailbox.paused or host._own_retry is not None:
+            return
+        for kind, session, reply_to in host.mailbox.db.execute(
+            "SELECT kind, session, reply_to FROM messages WHERE stage = 'stored'"
+        ):
+            if not host.mailbox.is_in_hand(kind, session) and host.may_have(takers[0], kind, session, reply_to):
+                raise Violation(f"{daemon.name}: a taker waits, and a {kind} of {session} waits for him")
+
     def _counters(self, daemon: "Daemon", host: Host) -> None:
         found: dict[str, dict[str, int]] = {}
         for sender, stage, n, size in host.mailbox.db.execute(
@@ -201,6 +213,9 @@ class Checks:
         }
         if not found == kept == live:
             raise Violation(f"{daemon.name}: rows {found}, counters on disk {kept}, in memory {live}")
+        for role, count in host.sessions.store.counters().items():
+            if 2 * count["opened"] != sum(count.values()):
+                raise Violation(f"{daemon.name}: as {role} {count} do not add up")
 
     # --- after a start ------------------------------------------------------------------------------------------------
 
@@ -223,7 +238,7 @@ class Checks:
             )
         }
         for (target, sender, message_id), stored in self._world.truth.stored.items():
-            if target != daemon.name or daemon.is_lost(stored.passed):
+            if target != daemon.name or daemon.is_lost(stored.passed, was_flushed=stored.was_flushed):
                 continue
             row = rows.get((sender, message_id))
             if row != (stored.msg_no, f'"{stored.text}"') or stored.mailbox_id != host.mailbox.mailbox_id:
@@ -329,6 +344,8 @@ class Checks:
                 continue
             if (target, sender, message_id) in truth.stored or (sender, message_id) in truth.bounced:
                 continue
+            if not truth.messages[sender, target, message_id].wants_bounce:
+                continue  # it may have been refused for good
             raise Violation(f"{sender}'s message {message_id} to {target} was queued, and is nowhere")
 
     def _both_ends(self, truth: SessionTruth) -> None:

@@ -85,9 +85,10 @@ class Tally:
     def unfired(self) -> list[str]:
         return [point for point in POINTS if not self.faults[point]]
 
-    def table(self) -> str:
+    def __str__(self) -> str:
         lines = [f"{point:36} {self.faults[point]:>9,}  {what}" for point, (_, what) in POINTS.items()]
         ends = ", ".join(f"{n:,} {name[5:]}" for name, n in sorted(self.stages.items()) if name.startswith("end: "))
         lines.append(f"sessions' ends: {ends}")
         lines.append(f"longest way to rest: {self.longest_s:.0f} virtual seconds")
+        lines.append(f"{self.seeds:,} seeds, {self.steps:,} steps, {len(self.failed)} seeds failed")
         return "\n".join(lines)

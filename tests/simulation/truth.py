@@ -28,6 +28,7 @@ class Stored(NamedTuple):
     msg_no: int
     text: str
     passed: int
+    was_flushed: bool
 
 
 class End:
@@ -74,7 +75,7 @@ class SessionTruth:
 class Message(NamedTuple):
     target: str
     text: str
-    by_outbox: bool
+    wants_bounce: bool = True
 
 
 class Truth:
@@ -86,7 +87,7 @@ class Truth:
         self.bounced: set[tuple[str, str]] = set()  # sender, id
         self.handed: dict[tuple[str, int, int], dict[int, str]] = defaultdict(dict)  # daemon, era, msg_no: delivery: take
         self.numbers: dict[tuple[str, int, str, str], int] = {}  # daemon, era, id, from: msg_no
-        self.acked: dict[tuple[str, int, int], int] = {}  # daemon, era, msg_no: pass
+        self.acked: dict[tuple[str, int, int], int] = {}  # daemon, era, msg_no: pass that settled it for good
         self.ack_tries: Counter[tuple[str, str]] = Counter()  # daemon, id
         self.stages: Counter[str] = Counter()  # what happened at all, for the runner's table
 
@@ -124,7 +125,7 @@ class Truth:
                 if seq is not None and (end := self._end(session, name)) is not None:
                     end.acks_one(seq)
             case "push":
-                self.messages.setdefault((p.get("from") or USER, p["to"], p["id"]), Message(p["to"], p["text"], False))
+                self.messages.setdefault((p.get("from") or USER, p["to"], p["id"]), Message(p["to"], p["text"]))
             case "commit":
                 for ack in p.get("acks", ()):
                     self.asked(name, "ack", ack)
@@ -133,11 +134,12 @@ class Truth:
                 for close in p.get("closes", ()):
                     self.asked(name, "close", close)
                 for send in p.get("sends", ()):
-                    self.messages.setdefault((name, send["to"], send["id"]), Message(send["to"], send["text"], True))
+                    message = Message(send["to"], send["text"], send.get("bounce", True))
+                    self.messages.setdefault((name, send["to"], send["id"]), message)
                 for reply in p.get("replies", ()):
                     self.ack_tries[name, reply["id"]] += 1
                     to = reply["from"]
-                    self.messages.setdefault((name, to, reply["reply_id"]), Message(to, reply["text"], True))
+                    self.messages.setdefault((name, to, reply["reply_id"]), Message(to, reply["text"]))
 
     # --- what daemons answer ------------------------------------------------------------------------------------------
 
@@ -162,11 +164,11 @@ class Truth:
                 self._note_rejected(daemon, p["id"])
             case "push":
                 self._stored(daemon, p, result)
-            case "ack":
+            case "ack" | "reject" | "cancel":
                 self._note_acked(daemon, p, result["msg_no"])
             case "commit":
-                for ack in p.get("acks", ()):
-                    self._note_acked(daemon, ack, None)
+                for settled in (*p.get("acks", ()), *p.get("replies", ())):
+                    self._note_acked(daemon, settled, None)
                 for say, receipt in zip(p.get("says", ()), result["says"], strict=True):
                     self._said(daemon, say, receipt)
                 for receipt in result["sends"]:
@@ -212,11 +214,12 @@ class Truth:
     def _stored(self, daemon: "Daemon", p: dict[str, Any], result: dict[str, Any]) -> None:
         key = (daemon.name, p.get("from") or USER, p["id"])
         before = self.stored.get(key)
-        if before is not None and not daemon.is_lost(before.passed):
+        if before is not None and not daemon.is_lost(before.passed, was_flushed=before.was_flushed):
             if not result["duplicate"] or result["msg_no"] != before.msg_no:
                 raise Violation(f"{key} was stored as {before}, and now again: {result}")
             return
-        self.stored[key] = Stored(result["mailbox_id"], result["msg_no"], p["text"], daemon.passes)
+        is_power = result["durability"] == "power"
+        self.stored[key] = Stored(result["mailbox_id"], result["msg_no"], p["text"], daemon.passes, is_power)
         if p.get("kind", "message") == "bounce":
             self.bounced.add((daemon.name, p["reply_to"]))
 
@@ -232,7 +235,7 @@ class Truth:
         if delivery not in takes and takes and delivery < max(takes):
             raise Violation(f"{about} after delivery {max(takes)}")
         if delivery not in takes and (acked := self.acked.get(key)) is not None and not daemon.is_lost(acked):
-            raise Violation(f"{about}, which was acked")
+            raise Violation(f"{about}, which was settled before")
         takes[delivery] = take_id
         self.numbers[name, daemon.era, d["id"], d["from"]] = number
         self.stages[f"handed out: {d['kind']}"] += 1
