@@ -143,6 +143,6 @@ def test_who_comes_to_wait_in_a_pass_that_fails_twice_is_answered_once(
     params = {"wait": 9.0} | ({"state": "CLOSED"} if method == "sessions" else {})
     bench.receive(waiting, method, **params)
     answers = bench.host.finish(bench.now, bench.wall)
-    bench.push("m-1")
+    bench.receive(bench.connect(), "push", to="executor", id="m-1", text="hello")
     answers += bench.host.finish(bench.now + 60.0, bench.wall)
-    assert [answer.caller for answer in answers] == [waiting]
+    assert [answer.caller is waiting for answer in answers] == [True, False]
