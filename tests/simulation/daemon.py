@@ -103,6 +103,7 @@ class Daemon:
         except disk.Killed:
             world.note(f"{self.name} is killed on the way up")
             world.faults.fired("killed on the way up")
+            self.files.abandon()
             world.at(world.random.uniform(0.01, 2.0), self.start)
             return
         finally:
@@ -130,6 +131,7 @@ class Daemon:
             self.world.note(f"{self.name} stops")
             self.host.mailbox.close(self.world.wall, self.now)
             self._gone()
+            self.files.abandon()  # a statement that Python has not let go of may still hold it
             self.files.snapshot = None
 
     def die(self, why: str) -> None:

@@ -143,7 +143,7 @@ class Files:
             Path(self.path + suffix).write_bytes(content)
         self.snapshot = None
 
-    def abandon(self, db: sqlite3.Connection, *, torn_at: int | None = None) -> None:
+    def abandon(self, db: sqlite3.Connection | None = None, *, torn_at: int | None = None) -> None:
         """The process that had them open is dead. They become other files with the same content, for SQLite in this
         process still holds locks on the old ones. `torn_at`: so much of the log was written."""
         dead = self.path + "-dead"
@@ -152,7 +152,8 @@ class Files:
                 os.rename(self.path + suffix, dead + suffix)
                 shutil.copyfile(dead + suffix, self.path + suffix)
                 os.unlink(dead + suffix)
-        db.close()
+        if db is not None:
+            db.close()
         if torn_at is not None:
             os.truncate(self.path + "-wal", torn_at)
 
