@@ -1,7 +1,7 @@
 """`python -m tests.simulation`: see one seed again, or run many.
 
-    --seed N [--steps M]               one seed, with its trace
-    --seeds N [--steps M] [--jobs J]   seeds 0 to N-1; `--first F` begins elsewhere
+--seed N [--steps M]               one seed, with its trace
+--seeds N [--steps M] [--jobs J]   seeds 0 to N-1; `--first F` begins elsewhere
 """
 
 import argparse

@@ -64,11 +64,12 @@ class Counting(sqlite3.Connection):
 
 
 class _Counting(sqlite3.Cursor):
-    def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+    def execute(self, statement: str, *parameters: Any) -> "_Counting":
         fuse = self.connection.fuse  # type: ignore[attr-defined]
         if fuse is not None:
             fuse.burn(self.connection, statement)
-        return super().execute(statement, *parameters)
+        super().execute(statement, *parameters)
+        return self
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def fails(_db: sqlite3.Connection, _statement: str) -> None:
 
 
 class Files:
-    """Where one daemon keeps its mailbox. `snapshot` is what the disk surely holds of it: a power cut may go back there."""
+    """Where one daemon keeps its mailbox. `snapshot`: what the disk surely holds of it; a power cut may go back there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -166,7 +167,8 @@ class Files:
 
 
 def folder() -> str:
-    return tempfile.mkdtemp(prefix="backchannel-simulation-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return tempfile.mkdtemp(prefix="backchannel-simulation-", dir=tmpfs)
 
 
 _template = ""
