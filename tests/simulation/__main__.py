@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 
+from .mutants import MUTANTS, noticed
 from .runner import Tally, run_many, run_one
 
 
@@ -18,7 +19,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--mutants", action="store_true", help="who notices which mistake")
     options = parser.parse_args()
+    if options.mutants:
+        for mutant in MUTANTS:
+            print(f"{mutant.name:50} {noticed(mutant) or 'NOBODY'}", flush=True)
+        return 0
     if options.seed is not None:
         outcome = run_one(options.seed, options.steps, tells=print)
         print(outcome.violation or f"holds; trace {outcome.trace}, {outcome.steps} steps")

@@ -59,6 +59,7 @@ class Daemon:
         self.files = disk.Files(world.folder / name)
         self.host: Host | None = None
         self.links: dict[Link, None] = {}
+        self.claims: dict[str, tuple[Link, int]] = {}  # by what is claimed: over which connection, since which pass
         self.started = 0  # how often; names one process
         self.passes = 0  # of all its processes
         self.era = 0  # how often something was lost
@@ -331,7 +332,7 @@ class Daemon:
                 del self.links[link]
             said = decode(answer.line)
             self.world.note_line(f"{self.name} -> ", answer.line)
-            self.world.truth.answered(self, method, params, said)
+            self.world.truth.answered(self, link, method, params, said)
             if method == "commit":
                 self.world.checks.commit_answered(self, params, well="result" in said)
             link.answered(said, answer.line, self.passes)
