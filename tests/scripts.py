@@ -23,7 +23,7 @@ from backchannel.protocol.effects import (
     StrikeAll,
     Transmit,
 )
-from backchannel.protocol.events import DataAcknowledged, SessionAccepted, SessionClosed, SessionOffered
+from backchannel.protocol.events import DataAcknowledged, PeerProgressed, SessionAccepted, SessionClosed, SessionOffered
 from backchannel.protocol.session import Local, Session, Snapshot
 from backchannel.protocol.sessionframe import FrameId, Limits, SynNumber
 from backchannel.protocol.states import Outcome
@@ -141,6 +141,8 @@ def in_words(effect: Effect | Saying) -> str:
             return "report accepted"
         case Report(event=DataAcknowledged(acked=acked)):
             return f"report acknowledged {acked}"
+        case Report(event=PeerProgressed(note=note)):
+            return f"report progressed {note}"
         case Report(event=SessionClosed() as closed):
             upto = f"stored {closed.stored_upto} acked {closed.acked_upto}"
             return f"report closed {closed.cause.value} ({closed.reason}) {upto}"

@@ -43,6 +43,7 @@ class Checks:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._expired: set[str] = set()
+        self._closed: set[tuple[str, str, int] | None] = set()  # looked at once
         self._commits: dict[str, list[dict[str, Any]]] = {}  # by daemon: asked for the first time, not answered
 
     def _truth(self, session_id: str) -> SessionTruth | None:
@@ -55,6 +56,11 @@ class Checks:
         if host is None:
             return
         for session in host.sessions.endpoint.sessions():
+            closed = (daemon.name, session.id, session.version) if session.state is State.CLOSED else None
+            if closed in self._closed:
+                continue  # it changes no more, and what its agents did only grows
+            if closed is not None:
+                self._closed.add(closed)
             truth = self._truth(session.id)
             if truth is not None and daemon.name in truth.ends:
                 self._session(daemon, session, truth)
@@ -115,9 +121,13 @@ class Checks:
             if is_early:
                 self._expired.add(session.id)
                 if world.t < truth.asked_at + patience - slack:
-                    raise Violation(f"{session.id} of {truth.asked_at} ran out at {world.t}, after less than {patience}")
+                    raise Violation(
+                        f"{session.id} of {truth.asked_at} ran out at {world.t}, after less than {patience}"
+                    )
             elif session.state is State.SYN_SENT and world.t > truth.opened_at + patience + slack:
-                raise Violation(f"{session.id} of {truth.opened_at} still waits at {world.t}, after more than {patience}")
+                raise Violation(
+                    f"{session.id} of {truth.opened_at} still waits at {world.t}, after more than {patience}"
+                )
 
     @staticmethod
     def _is_finished(session: Session, me: End, peer: End) -> bool:

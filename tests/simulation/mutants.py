@@ -1,6 +1,6 @@
 """Single mistakes in the daemon, put there by patching it: the simulation must notice each.
 
-    python -m tests.simulation --mutants     prints which seed noticed what
+python -m tests.simulation --mutants     prints which seed noticed what
 """
 
 from collections.abc import Callable, Iterator
@@ -92,6 +92,10 @@ def reads_back_all_but_the_sessions(self: Sessions, now: float) -> None:
     self._asked.clear()
     self.changed.clear()
     self.frames.reload()
+
+
+def reads_back_the_sessions_alone(self: Host, now: float) -> None:
+    self.sessions.roll_back(now)
 
 
 def acks_in_memory_only(self: Mailbox, state: Any, evidence: str, wall: float) -> None:
@@ -219,7 +223,10 @@ MUTANTS = [
     Mutant("a rollback does not reload the frames", ((Sessions, "roll_back", reads_back_all_but_the_frames),)),
     Mutant("a rollback does not reload the sessions", ((Sessions, "roll_back", reads_back_all_but_the_sessions),)),
     Mutant("a rollback does not reload the outbox", ((Outbox, "reload", lambda self: setattr(self, "waiting", {})),)),
-    Mutant("a rollback does not reload the mailbox", ((Host, "_roll_back", lambda self, now: self.sessions.roll_back(now)),)),
+    Mutant(
+        "a rollback does not reload the mailbox",
+        ((Host, "_roll_back", reads_back_the_sessions_alone),),
+    ),
     Mutant("several mails of a session at once", ((Mailbox, "is_in_hand", lambda self, kind, session: False),)),
     Mutant(
         "no epochs, no digests, no counts compared",

@@ -107,8 +107,8 @@ class Truth:
         match method:
             case "open":
                 if p["session"] not in self.sessions:
-                    session = self.sessions[p["session"]] = SessionTruth(p["session"], name, p["to"], p)
-                    session.asked_at = self._world.t
+                    opened = self.sessions[p["session"]] = SessionTruth(p["session"], name, p["to"], p)
+                    opened.asked_at = self._world.t
             case "accept":
                 if (end := self._end(p["session"], name)) is not None:
                     end.accepts = True
@@ -149,9 +149,7 @@ class Truth:
 
     # --- what daemons answer ------------------------------------------------------------------------------------------
 
-    def answered(
-        self, daemon: "Daemon", link: "Link", method: str, p: dict[str, Any], said: dict[str, Any]
-    ) -> None:
+    def answered(self, daemon: "Daemon", link: "Link", method: str, p: dict[str, Any], said: dict[str, Any]) -> None:
         if "error" in said:
             code = said["error"]["data"]["code"]
             self.stages[f"{method} refused: {code}"] += 1

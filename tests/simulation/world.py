@@ -70,6 +70,8 @@ class World:
         self._ghost_is_there = True
         names = NAMES[: self.random.choice((2, 2, 3))]
         self.daemons = {name: Daemon(self, name, self._config(name)) for name in names}
+        self.at_work = self.daemons[names[0]]  # whose process is running now
+        self.endpoint_at_work: object = None
         self.agents = {name: Agent(self, name) for name in names}
 
     def _config(self, name: str) -> Config:
