@@ -672,3 +672,22 @@ def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
         "config", "status", "stop",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")
+
+
+def test_what_is_still_in_the_outbox_cannot_be_cancelled_and_is_said_to_be_there(bench: Bench) -> None:
+    agent = bench.control()
+    bench.call(agent, "commit", sends=[{"to": "writer", "text": "x", "id": "m-9"}])
+    assert bench.refusal(bench.connect(), "cancel", id="m-9") == "queued"
+
+
+def test_a_kind_that_nobody_sends_is_refused_rather_than_waited_for(bench: Bench) -> None:
+    assert bench.refusal(bench.control(), "take", kinds=["mesage"]) == "bad_params"
+
+
+def test_a_line_that_is_malformed_is_the_last_that_is_believed(bench: Bench) -> None:
+    caller = bench.connect()
+    bench.receive_line(caller, b"{}")
+    assert not caller.spoke_wrongly
+    bench.receive_line(caller, b"{")
+    assert caller.spoke_wrongly
+    bench.finish()
