@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit, Refused
 from ..protocol import fastcodec, sessionwire
-from ..protocol.frame import WAIT_S_MAX, Close, Request, Say, answer, parse
+from ..protocol.frame import WAIT_S_MAX, Close, Request, Say, answer, answer_error, parse
 from ..protocol.names import AgentName, check_id, make_id
 from ..protocol.session import Role, Session
 from ..protocol.sessionframe import Data, Syn
@@ -285,7 +285,10 @@ class SessionCalls:
         left = []
         for watcher in self.watchers:
             watcher.is_new = False
-            line = self._news(watcher, now)
+            try:
+                line = self._news(watcher, now)
+            except BackchannelError as error:  # its tombstone went while it was looked at
+                line = answer_error(watcher.request_id, error)
             if line is None:
                 left.append(watcher)
             else:

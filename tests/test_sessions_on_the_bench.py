@@ -1,0 +1,57 @@
+"""Sessions inside one daemon, on the bench: its peer is this test, which pushes the peer's frames."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .inside import Bench, close_all
+
+S = "s-" + "0" * 31
+TOMBSTONE_S = 7 * 86_400.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    yield Bench(tmp_path / "mailbox.db")
+    close_all()
+
+
+def frame(bench: Bench, kind: str, session: str = S + "1", **params: Any) -> Any:
+    """A frame of analyst's daemon, and what it is answered."""
+    header = {"to": "executor", "from": "analyst", "auth": "a" * 64, "session": session, "from_mailbox": "M", "epoch": 1}
+    if kind != "SYN":
+        header |= {"to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+    return bench.call(bench.connect(), "frame", kind=kind, **header, **params)
+
+
+def established(bench: Bench, session: str = S + "1", number: int = 1) -> None:
+    frame(bench, "SYN", session, number=[1, number], text="review PR 42")
+    bench.call(bench.control(), "accept", session=session)
+
+
+def test_an_agent_hears_that_its_peer_cannot_go_on_without_an_answer(bench: Bench) -> None:
+    established(bench)
+    frame(bench, "DATA", seq=1, text="which branch?", input_required=True)
+    (mail,) = bench.call(bench.control(), "take")["messages"]
+    assert mail["headers"] == {"input_required": "true"}
+
+
+def test_one_take_hands_out_the_mail_of_several_sessions(bench: Bench) -> None:
+    for number in (1, 2):
+        established(bench, f"{S}{number}", number)
+        frame(bench, "DATA", f"{S}{number}", seq=1, text="focus on auth")
+    bench.push("m-1")
+    taken = bench.call(bench.control(), "take", max=10)["messages"]
+    assert [mail["id"] for mail in taken] == [f"{S}1/1", f"{S}2/1", "m-1"]
+
+
+def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: Bench) -> None:
+    established(bench)
+    agent = bench.control()
+    over = bench.call(agent, "abort", session=S + "1")
+    waiting = bench.receive(agent, "sessions", session=S + "1", version=over["version"], wait=2 * TOMBSTONE_S)
+    assert bench.finish() == {}
+    answers = bench.advance(TOMBSTONE_S + 1)
+    assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
