@@ -55,3 +55,22 @@ def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: B
     assert bench.finish() == {}
     answers = bench.advance(TOMBSTONE_S + 1)
     assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
+
+
+def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
+    """The mail would otherwise be taken for a repetition of that message, and be lost."""
+    established(bench)
+    for taken in (S + "1", S + "1/1", S + "1/offer"):
+        assert bench.refusal(bench.connect(), "push", to="executor", id=taken, text="mine") == "bad_id"
+    assert frame(bench, "DATA", seq=1, text="theirs")["outcome"] == "stored"
+
+
+def test_an_offer_that_waits_for_room_is_no_loop(bench: Bench) -> None:
+    bench.close()
+    bench.config.messages_max = 1
+    bench.open()
+    bench.push("m-1")
+    offer = {"session": S + "1", "number": [1, 1], "text": "review PR 42", "hops": 1, "trace_id": "t-1"}
+    header = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
+    codes = {bench.refusal(bench.connect(), "frame", kind="SYN", **header, **offer) for _ in range(201)}
+    assert codes == {"full"}

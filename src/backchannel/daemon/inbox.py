@@ -15,7 +15,7 @@ from ..protocol import frame
 from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
 from ..protocol.names import AgentName, check_id, make_id
 from ..protocol.receipt import WAITABLE, Stage
-from ..protocol.sessionwire import Lineage
+from ..protocol.sessionwire import Lineage, is_of_session
 from . import guard
 from .callers import Answer, Caller, Watcher
 from .log import logger
@@ -44,6 +44,10 @@ class Inbox:
         self.check_addressee(push.to)
         sender = sender_key(self.prove(push.sender, push.auth), caller.peer)
         message_id = check_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
+        if is_of_session(message_id):
+            raise LocalProtocolError(
+                f"{message_id} is the id of a session's mail", code="bad_id", hint="use an id that does not begin with s-"
+            )
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
         if refusal is None and not self.has_room(envelope.body_bytes, now):
@@ -167,6 +171,9 @@ class Inbox:
         if (refusal := self._loop_in(lineage)) is not None:
             self._tell_of_loop(lineage, peer, refusal.message, now, wall)
             raise refusal
+
+    def count_offer(self, lineage: Lineage) -> None:
+        """One more of its trace is stored."""
         if lineage.hops and lineage.trace_id is not None:
             self._traces.count(lineage.trace_id)
 

@@ -344,6 +344,11 @@ def is_session_id(value: str) -> bool:
     return len(value) == SESSION_ID_CHARS and value.startswith("s-") and "/" not in value
 
 
+def is_of_session(value: str) -> bool:
+    """Whether it names a session or one of its mails: then it is no id for a message."""
+    return value.startswith("s-") and is_session_id(value.partition("/")[0])
+
+
 def check_session_id(value: str) -> str:
     """Raises `LocalProtocolError` (`bad_id`)."""
     if not is_session_id(value) or not value.isascii() or not value.isprintable():
