@@ -1,15 +1,17 @@
 """Sessions inside one daemon, on the bench: its peer is this test, which pushes the peer's frames."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backchannel.protocol.timers import KEEPALIVE, TOMBSTONE
+
 from .inside import Bench, close_all
 
 S = "s-" + "0" * 31
-TOMBSTONE_S = 7 * 86_400.0
 
 
 @pytest.fixture
@@ -51,9 +53,9 @@ def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: B
     established(bench)
     agent = bench.control()
     over = bench.call(agent, "abort", session=S + "1")
-    waiting = bench.receive(agent, "sessions", session=S + "1", version=over["version"], wait=2 * TOMBSTONE_S)
+    waiting = bench.receive(agent, "sessions", session=S + "1", version=over["version"], wait=2 * TOMBSTONE)
     assert bench.finish() == {}
-    answers = bench.advance(TOMBSTONE_S + 1)
+    answers = bench.advance(TOMBSTONE + 1)
     assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
 
 
@@ -74,3 +76,19 @@ def test_an_offer_that_waits_for_room_is_no_loop(bench: Bench) -> None:
     header = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
     codes = {bench.refusal(bench.connect(), "frame", kind="SYN", **header, **offer) for _ in range(201)}
     assert codes == {"full"}
+
+
+def test_a_session_ends_when_its_PROBE_finds_that_the_peer_is_no_agent_any_more(bench: Bench) -> None:
+    """It has nothing to say; without this it would be probed for ever."""
+    established(bench)
+    (answer,) = bench.host.courier.due(bench.now)
+    receipt = {"session": S + "1", "kind": "SYN-ACK", "number": 0, "outcome": "stored", "mailbox_id": "M", "epoch": 1}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": receipt}).encode()
+    bench.host.errand_answered(answer, line, bench.now, bench.wall)
+    bench.finish()
+    bench.advance(KEEPALIVE + 1)
+    (probe,) = bench.host.courier.due(bench.now)
+    bench.host.errand_failed(probe, "there is no agent analyst", bench.now, bench.wall, is_final=True)
+    bench.finish()
+    (record,) = bench.call(bench.control(), "sessions", session=S + "1")["sessions"]
+    assert (record["state"], record["cause"], record["reason"]) == ("CLOSED", "reset", "there is no agent analyst")
