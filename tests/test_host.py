@@ -666,9 +666,9 @@ def test_stop_is_answered_and_then_asks_the_server_to_close(bench: Bench) -> Non
 
 
 def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
-    assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "ping"}
+    assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "frame", "probe", "ping"}
     assert set(bench.host._control) - set(bench.host._inbox) == {
         "take", "ack", "reject", "release", "renew", "commit", "claim", "pause", "resume", "peek", "log", "tap",
-        "config", "status", "stop",
+        "config", "status", "stop", "sessions", "open", "accept", "say", "close", "abort", "trace",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")

@@ -12,6 +12,7 @@ from backchannel.protocol.timers import KEEPALIVE, TOMBSTONE
 from .inside import Bench, close_all
 
 S = "s-" + "0" * 31
+HEADER = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def frame(bench: Bench, kind: str, session: str = S + "1", **params: Any) -> Any:
     """A frame of analyst's daemon, and what it is answered."""
-    header = {"to": "executor", "from": "analyst", "auth": "a" * 64, "session": session, "from_mailbox": "M", "epoch": 1}
+    header = {**HEADER, "session": session}
     if kind != "SYN":
         header |= {"to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
     return bench.call(bench.connect(), "frame", kind=kind, **header, **params)
@@ -73,8 +74,7 @@ def test_an_offer_that_waits_for_room_is_no_loop(bench: Bench) -> None:
     bench.open()
     bench.push("m-1")
     offer = {"session": S + "1", "number": [1, 1], "text": "review PR 42", "hops": 1, "trace_id": "t-1"}
-    header = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
-    codes = {bench.refusal(bench.connect(), "frame", kind="SYN", **header, **offer) for _ in range(201)}
+    codes = {bench.refusal(bench.connect(), "frame", kind="SYN", **HEADER, **offer) for _ in range(201)}
     assert codes == {"full"}
 
 

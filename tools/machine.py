@@ -7,13 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backchannel.protocol.states import CALLS, ENDINGS, FRAMES, FRAMES_WITHOUT_NUMBER, TABLE, Input, Outcome, State, Step
+from backchannel.protocol.states import (
+    CALLS,
+    ENDINGS,
+    FRAMES,
+    FRAMES_WITHOUT_NUMBER,
+    TABLE,
+    Input,
+    Outcome,
+    State,
+    Step,
+)
 
 from .settings import fill, table
 
 SCRIPTS = Path(__file__).parent.parent / "conformance/sessions/whole-lives.json"
 ANYWHERE = {Input.ABORT, Input.TIMEOUT, Input.LOST, Input.RST}  # every open state has these, and they end it
 
+ENDS = "[*]"  # Mermaid's word for where it begins and where it is over
 LABELS = {
     Input.CLOSE_LAST: "close after acking the FIN",
     Input.ACKNOWLEDGE_FIN: "ack the FIN",
@@ -54,7 +65,7 @@ def _cell(state: State, step: Step | None, *, is_frame: bool) -> str:
     if step is None:
         return "bad" if is_frame else "-"
     if step.outcome is not Outcome.STORED:
-        return step.outcome.value
+        return str(step.outcome.value)
     return "=" if step.state is state else _name(step)
 
 
@@ -68,7 +79,7 @@ def _name(step: Step) -> str:
 def diagram() -> str:
     """The states and what leads from one to another. What ends every open state stands beside it, not in it."""
     lines = ["stateDiagram-v2", "    direction TB"]
-    lines += [f'    state "{state.value}" as {state.name}' for state in State if state not in (State.NONE, State.CLOSED)]
+    lines += [f'    state "{state.value}" as {state.name}' for state in State if _node(state) != ENDS]
     edges: dict[tuple[str, str], list[str]] = {}
     for (state, column), step in TABLE.items():
         if step.state is state or column in ANYWHERE:
@@ -80,7 +91,7 @@ def diagram() -> str:
 
 
 def _node(state: State) -> str:
-    return "[*]" if state in (State.NONE, State.CLOSED) else state.name
+    return ENDS if state in (State.NONE, State.CLOSED) else state.name
 
 
 def _label(column: Input) -> str:

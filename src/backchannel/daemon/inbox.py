@@ -46,7 +46,9 @@ class Inbox:
         message_id = check_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
         if is_of_session(message_id):
             raise LocalProtocolError(
-                f"{message_id} is the id of a session's mail", code="bad_id", hint="use an id that does not begin with s-"
+                f"{message_id} is the id of a session's mail",
+                code="bad_id",
+                hint="use an id that does not begin with s-",
             )
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
