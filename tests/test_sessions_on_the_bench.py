@@ -92,3 +92,10 @@ def test_a_session_ends_when_its_PROBE_finds_that_the_peer_is_no_agent_any_more(
     bench.finish()
     (record,) = bench.call(bench.control(), "sessions", session=S + "1")["sessions"]
     assert (record["state"], record["cause"], record["reason"]) == ("CLOSED", "reset", "there is no agent analyst")
+
+
+def test_an_offer_says_through_whom_its_task_came(bench: Bench) -> None:
+    opened = bench.call(bench.control(), "open", to="analyst", text="review PR 42", path=["writer"], hops=1)
+    (syn,) = bench.host.courier.due(bench.now)
+    params = json.loads(syn.line)["params"]
+    assert (params["session"], params["path"], params["hops"]) == (opened["id"], ["writer"], 1)

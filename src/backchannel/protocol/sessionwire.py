@@ -177,7 +177,7 @@ def lineage_of(params: Frame | Open) -> Lineage:
     if params.path is not None and len(params.path) > PATH_MAX:
         raise _bad(f"path {len(params.path)} is out of range", f"use at most {PATH_MAX} names")
     trace_id = check_id(params.trace_id) if params.trace_id is not None else None
-    return Lineage(params.hops, trace_id, tuple(AgentName(name) for name in params.path or ()))
+    return Lineage(params.hops, trace_id, tuple(str(AgentName(name)) for name in params.path or ()))
 
 
 def encode_frame(to: str, frame: SessionFrame, lineage: Lineage | None = None) -> bytes:
