@@ -173,6 +173,9 @@ class Inbox:
         if (refusal := self._loop_in(lineage)) is not None:
             self._tell_of_loop(lineage, peer, refusal.message, now, wall)
             raise refusal
+
+    def count_offer(self, lineage: Lineage) -> None:
+        """One more of its trace is stored."""
         if lineage.hops and lineage.trace_id is not None:
             self._traces.count(lineage.trace_id)
 
