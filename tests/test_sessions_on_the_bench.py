@@ -99,3 +99,16 @@ def test_an_offer_says_through_whom_its_task_came(bench: Bench) -> None:
     (syn,) = bench.host.courier.due(bench.now)
     params = json.loads(syn.line)["params"]
     assert (params["session"], params["path"], params["hops"]) == (opened["id"], ["writer"], 1)
+
+
+def test_a_refusal_of_many_words_is_passed_on_in_fewer(bench: Bench) -> None:
+    """A RST with a longer reason than a frame may have could never be sent, nor anything behind it."""
+    established(bench)
+    (answer,) = bench.host.courier.due(bench.now)
+    refusal = {"code": -32001, "message": "x" * 3000, "data": {"code": "oversize", "hint": "", "retry": False}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "error": refusal}).encode()
+    bench.host.errand_answered(answer, line, bench.now, bench.wall)
+    bench.finish()
+    (rst,) = bench.host.courier.due(bench.now)
+    params = json.loads(rst.line)["params"]
+    assert (params["kind"], params["reason"]) == ("RST", "x" * 1000)
