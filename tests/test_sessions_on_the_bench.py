@@ -112,3 +112,20 @@ def test_a_refusal_of_many_words_is_passed_on_in_fewer(bench: Bench) -> None:
     (rst,) = bench.host.courier.due(bench.now)
     params = json.loads(rst.line)["params"]
     assert (params["kind"], params["reason"]) == ("RST", "x" * 1000)
+
+
+def test_a_disk_that_is_nearly_full_takes_no_new_texts_but_lets_sessions_end(bench: Bench) -> None:
+    established(bench)
+    agent = bench.control()
+    said = bench.call(agent, "say", session=S + "1", id="first", text="one thing")
+    bench.free_bytes = 0
+    bench.advance(1)
+    assert bench.call(agent, "say", session=S + "1", id="first", text="one thing") == said | {"duplicate": True}
+    assert bench.refusal(agent, "say", session=S + "1", text="and another thing") == "full"
+    assert bench.refusal(agent, "open", to="analyst", text="review PR 43") == "full"
+    assert bench.call(agent, "close", session=S + "1")["state"] == "FIN-WAIT-1"
+    assert bench.call(agent, "abort", session=S + "1")["state"] == "CLOSED"
+
+
+def test_a_state_that_is_none_is_not_waited_for(bench: Bench) -> None:
+    assert bench.refusal(bench.control(), "sessions", state="SYN_RECEIVED", wait=60) == "bad_params"

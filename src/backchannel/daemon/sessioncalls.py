@@ -25,6 +25,7 @@ OPEN_MAX = 10_000  # sessions an agent may have open; each costs some kilobytes 
 FRAME_OF = {
     "offer": "SYN", "accepted": "SYN-ACK", "rejected": "REJ", "data": "DATA", "finished": "FIN", "reset": "RST"
 }  # fmt: skip
+STATES = [state.value for state in State if state is not State.NONE]
 FRAME_BYTES = 2048  # of a line that brings a text to the peer, beside the text
 
 
@@ -69,6 +70,10 @@ class SessionCalls:
 
     def _admit(self, peer: str, size: int, now: float) -> None:
         self._host.mailbox.counters.admit(peer, size)
+        self._keep_reserve(size, now)
+
+    def _keep_reserve(self, size: int, now: float) -> None:
+        """New texts leave some of the disk free, so that acks, closes and aborts fit until the end."""
         if not self._host.has_room(size, now):
             raise self._host.disk_full()
 
@@ -94,6 +99,7 @@ class SessionCalls:
         host.own_calls.require_target(target)
         if sum(s.state.is_open for s in sessions.endpoint.sessions()) >= OPEN_MAX:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
+        self._keep_reserve(len(params.text.encode()), now)
         lineage = host.own_calls.inherit(lineage, now)
         host.own_calls.check_rate(target, session_id, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
@@ -128,6 +134,8 @@ class SessionCalls:
     def say(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Say = parse(Say, request)
         self.check([params], [], now, wall)
+        if params.id is None or self._said_before(params) is None:
+            self._keep_reserve(len(params.text.encode()), now)
         self.check_rates([params], now, wall)
         return answer(request_id, self._say(params, now, wall))
 
@@ -284,6 +292,8 @@ class SessionCalls:
             raise _bad(f"max {params.max} is out of range", f"use 1 to {LIST_MAX}")
         if not 0 <= params.wait <= WAIT_S_MAX:
             raise _bad(f"wait {params.wait} is out of range", "use 0 to a year, in seconds")
+        if params.state is not None and params.state not in STATES:
+            raise _bad(f"state {params.state[:40]!a} is unknown", f"use {', '.join(STATES)}")
         watcher = SessionWatcher(caller, request_id, params, now + params.wait)
         line = self._news(watcher, now)
         if line is None:
