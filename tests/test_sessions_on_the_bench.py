@@ -129,3 +129,13 @@ def test_a_disk_that_is_nearly_full_takes_no_new_texts_but_lets_sessions_end(ben
 
 def test_a_state_that_is_none_is_not_waited_for(bench: Bench) -> None:
     assert bench.refusal(bench.control(), "sessions", state="SYN_RECEIVED", wait=60) == "bad_params"
+
+
+def test_a_task_with_a_long_past_is_measured_with_it(bench: Bench) -> None:
+    """Or it would be found too long by the peer, when it is too late to say less."""
+    past = {"path": ["n" * 63] * 32, "trace_id": "\U0001f600" * 128, "hops": 1}
+    longest = "x" * (bench.config.line_bytes_max - 2048 - 2)
+    assert bench.refusal(bench.control(), "open", to="analyst", text=longest, **past) == "oversize"
+    bench.call(bench.control(), "open", to="analyst", text=longest[: -32 * 66 - 128 * 4 - 4], **past)
+    (syn,) = bench.host.courier.due(bench.now)
+    assert len(syn.line) <= bench.config.line_bytes_max

@@ -93,7 +93,6 @@ class SessionCalls:
                     hint="open one with a new id",
                 )
             return self._record(request_id, session_id, now)
-        self._check_size(params.text)
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
         host.own_calls.require_target(target)
@@ -101,6 +100,7 @@ class SessionCalls:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
         self._keep_reserve(len(params.text.encode()), now)
         lineage = host.own_calls.inherit(lineage, now)
+        self._check_size(params.text, len(fastcodec.encode([lineage.trace_id, *lineage.path])))
         host.own_calls.check_rate(target, session_id, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
         sessions.store.begin(session_id, target, Role.INITIATOR, params.text, lineage, wall)
@@ -271,8 +271,8 @@ class SessionCalls:
         about = self._host.sessions.store.about(params.session)
         return (about.status, about.result) == (params.status, params.text)
 
-    def _check_size(self, text: str) -> None:
-        size = len(fastcodec.encode(text))
+    def _check_size(self, text: str, beside: int = 0) -> None:
+        size = len(fastcodec.encode(text)) + beside
         limit = self._host.config.line_bytes_max - FRAME_BYTES
         if size > limit:
             raise OverLimit(
