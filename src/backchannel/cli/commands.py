@@ -259,7 +259,7 @@ def reply(options: argparse.Namespace) -> int:
     answer = {"id": options.id, "text": text}
     if options.delivery is not None:
         answer["delivery"] = options.delivery
-    (receipt,) = run(calls.commit(caller, [], [answer], []))
+    (receipt,) = run(calls.commit(caller, {"replies": [answer]}))["sends"]
     _say(receipt, _receipt_line(receipt), options)
     return 0
 

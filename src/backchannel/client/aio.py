@@ -4,27 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from ..errors import BackchannelError
 from ..protocol.receipt import Stage
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
-from . import calls, wire
+from . import calls, sessioncalls, wire
 from .aiodrive import run
-from .records import (
-    AgentInfo,
-    Answer,
-    DeliveryRecord,
-    ReceiptRecord,
-    all_or_first_error,
-    commit_params,
-    handling,
-    traced,
-    unsettled,
-    without_none,
-)
+from .aiosessions import AsyncRequest, AsyncSession
+from .commit import Commit
+from .records import AgentInfo, Answer, DeliveryRecord, ReceiptRecord, all_or_first_error, handling, traced, unsettled
+from .sessionrecords import SessionRecord
+
+if TYPE_CHECKING:
+    from .wire import Conversation, T
 
 
 class AsyncReceipt(ReceiptRecord):
@@ -35,29 +31,13 @@ class AsyncReceipt(ReceiptRecord):
     async def wait(self, stage: str = "acked", timeout: float | None = None) -> Self:
         """As `Receipt.wait`."""
         wanted = Stage(stage)
-        raw = await run(
-            calls.wait(
-                self._agent._caller,
-                self.to,
-                self.id,
-                wanted,
-                timeout,
-                self.raw.get("from"),
-                queued=self.stage is Stage.QUEUED,
-            )
-        )
-        self._learnt(raw)
+        self._learnt(await run(self._waiting(wanted, timeout)))
         self._checked(wanted, timeout)
         return self
 
     async def refresh(self) -> Self:
         """As `Receipt.refresh`."""
-        caller = self._agent._caller
-        if self.stage is Stage.QUEUED:
-            asked = calls.wait(caller, self.to, self.id, "stored", 0, self.raw.get("from"), queued=True)
-        else:
-            asked = calls.receipt(caller, self.id, self.to)
-        self._learnt(await run(asked))
+        self._learnt(await run(self._asking()))
         return self
 
 
@@ -80,9 +60,8 @@ class AsyncDelivery(DeliveryRecord):
 
     async def reply(self, text: str, headers: dict[str, str] | None = None) -> AsyncReceipt:
         """As `Delivery.reply`."""
-        reply = {"id": self.id, **self._token(), "text": text, "headers": headers}
-        (raw,) = await run(calls.commit(self._agent._caller, [], [without_none(reply)], []))
-        self.is_settled = True
+        commit = Commit(self._agent.name, replies=[(self, text)], headers=headers)
+        (raw,) = commit.receipts(await run(calls.commit(self._agent._caller, commit.lists)))
         return AsyncReceipt(self._agent, raw)
 
     async def renew(self) -> AsyncReceipt:
@@ -103,7 +82,7 @@ class AsyncAgent:
         register(self._caller.places, self.name)
         if start.can_serve():
             start.record(self._caller.places, self.name)
-        self._streams: set[_Stream] = set()
+        self._streams: WeakSet[_Stream] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -179,17 +158,14 @@ class AsyncAgent:
         *,
         acks: Iterable[AsyncDelivery] = (),
         replies: Iterable[tuple[AsyncDelivery, str]] = (),
-        sends: Iterable[tuple[str, str]] = (),
+        sends: Iterable[tuple[str | AsyncSession, str]] = (),
+        closes: Iterable[AsyncSession | tuple[AsyncSession, str] | tuple[AsyncSession, str, str]] = (),
         timeout: float = wire.CALL_S,
     ) -> list[AsyncReceipt]:
         """As `Agent.commit`."""
-        settled = list(acks)
-        answered = list(replies)
-        wire = commit_params(self._caller.me(), settled, answered, list(sends))
-        receipts = [AsyncReceipt(self, raw) for raw in await run(calls.commit(self._caller, *wire, timeout))]
-        for delivery in (*settled, *(d for d, _ in answered)):
-            delivery.is_settled = True
-        return receipts
+        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        answer = await run(calls.commit(self._caller, commit.lists, timeout))
+        return [AsyncReceipt(self, raw) for raw in commit.receipts(answer)]
 
     async def status(self, message_id: str, to: str | None = None) -> AsyncReceipt:
         """As `Agent.status`."""
@@ -211,16 +187,12 @@ class AsyncAgent:
     ) -> AsyncIterator[AsyncDelivery]:
         """As `Agent.receive`. Leave it with `aclosing` (or to its end) so that the lease is released at once."""
         stream = _Stream(self)
-        self._streams.add(stream)
         taken: dict[str, list[AsyncDelivery]] = {}  # by take, what is not settled yet
         unseen: list[AsyncDelivery] = []
         outer = handling.get()
         try:
             while True:
-                async with stream.lock:
-                    stream.unguard()
-                    messages = await run(calls.take(self._caller, stream, prefetch, wait, kinds, session))
-                    stream.guard()
+                messages = await stream.carry_out(calls.take(self._caller, stream, prefetch, wait, kinds, session))
                 if not messages:
                     return
                 unseen = [AsyncDelivery(self, message) for message in messages]
@@ -235,7 +207,6 @@ class AsyncAgent:
                 stream.held = set(taken)
         finally:
             handling.set(outer)
-            self._streams.discard(stream)
             await self._release(taken, unseen)
             stream.finish()
 
@@ -261,6 +232,68 @@ class AsyncAgent:
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
 
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        to: str,
+        task: str,
+        *,
+        timeout: float | None = 300.0,
+        max_messages: int | None = None,
+        max_bytes: int | None = None,
+        deadline: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> AsyncSession:
+        """As `Agent.open`. A task that is cancelled here withdraws its offer."""
+        session_id = wire.new_id("s")
+        stream = _Stream(self, {"session": session_id})
+        options = traced(
+            self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
+            idle_timeout=idle_timeout,
+        )  # fmt: skip
+        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
+        return await self._hold(session_id, opening, stream)
+
+    async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
+        """As `Agent.requests`."""
+        seen: set[str] = set()
+        outer = handling.get()
+        try:
+            while (raw := await run(sessioncalls.next_offer(self._caller, seen, wait))) is not None:
+                request = AsyncRequest(self, SessionRecord(raw))
+                handling.set(request)
+                yield request
+        finally:
+            handling.set(outer)
+
+    async def session(self, session_id: str) -> AsyncSession:
+        """As `Agent.session`."""
+        return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
+
+    async def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
+        """As `Agent.sessions`."""
+        found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
+        return [SessionRecord(raw) for raw in found]
+
+    async def _hold(
+        self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None
+    ) -> AsyncSession:
+        """As `Agent._hold`."""
+        stream = stream or _Stream(self, {"session": session_id})
+        try:
+            raw = await stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+        except BaseException:
+            stream.finish()
+            raise
+        return AsyncSession(self, raw, stream)
+
+    def _delivery(self, raw: Any) -> AsyncDelivery:
+        return AsyncDelivery(self, raw)
+
+    def _receipt(self, raw: Any) -> AsyncReceipt:
+        return AsyncReceipt(self, raw)
+
     # --- around -------------------------------------------------------------------------------------------------------
 
     async def agents(self) -> list[AgentInfo]:
@@ -274,7 +307,6 @@ class AsyncAgent:
         """As `Agent.close`."""
         for stream in list(self._streams):
             stream.finish()
-        self._streams.clear()
         self._caller.close()
 
     async def __aenter__(self) -> Self:
@@ -292,17 +324,26 @@ class AsyncAgent:
 class _Stream(wire.Stream):
     """A taking connection. While the program is busy the loop watches it, and takes the lease up again if it breaks."""
 
-    def __init__(self, agent: AsyncAgent) -> None:
-        super().__init__()
+    def __init__(self, agent: AsyncAgent, claim: dict[str, Any] | None = None) -> None:
+        super().__init__(claim)
+        agent._streams.add(self)
         self.lock = asyncio.Lock()
         self._agent = agent
         self._loop = asyncio.get_running_loop()
         self._guarded_fd = -1
         self._task: asyncio.Task[None] | None = None
 
+    async def carry_out(self, conversation: "Conversation[T]") -> "T":
+        async with self.lock:
+            self.unguard()
+            try:
+                return await run(conversation)
+            finally:
+                self.guard()
+
     def guard(self) -> None:
         # Nothing is due to arrive on it now: readable means that it broke.
-        if self.sock is not None:
+        if self.sock is not None and not self.is_over:
             self._guarded_fd = self.sock.fileno()
             self._loop.add_reader(self._guarded_fd, self._broke, self.sock)
 
@@ -312,6 +353,7 @@ class _Stream(wire.Stream):
             self._guarded_fd = -1
 
     def finish(self) -> None:
+        self.is_over = True
         self.unguard()
         if self._task is not None:
             self._task.cancel()
@@ -323,7 +365,7 @@ class _Stream(wire.Stream):
 
     async def _take_up_again(self, sock: Socket) -> None:
         async with self.lock:
-            if self.sock is not sock:
+            if self.sock is not sock or self.is_over:
                 return  # the loop over it was faster
             self.close()
             try:
