@@ -98,6 +98,7 @@ class Bench:
             AgentName("executor"),
             self.mailbox,
             c,
+            now=self.now,
             uid=UID,
             key_of=self.keys.get,
             is_model_driven=lambda name: name in self.model_driven,

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from ..errors import LocalProtocolError
 from ..protocol.envelope import DURABILITIES
+from ..protocol.sessionframe import Limits
+
+MODEL_SESSION_MESSAGES = 200
 
 
 class Setting(NamedTuple):
@@ -51,6 +54,21 @@ SETTINGS = {
         "who decides what this agent sends; a model's messages go through its own daemon, which counts hops and rate",
         words=("program", "model"),
     ),
+    "session_messages_max": Setting(
+        0,
+        "messages",
+        f"both ways in one session, then it ends; 0: no limit, or {MODEL_SESSION_MESSAGES} for an agent that a model"
+        " drives, since two of those may thank each other for ever",
+        low=0,
+    ),
+    "session_bytes_max": Setting(0, "bytes", "of texts both ways in one session, then it ends; 0: no limit", low=0),
+    "session_s_max": Setting(
+        0,
+        "seconds",
+        "that a session may last, then it ends; 0: no limit, agents think for hours",
+        low=0,
+        high=366 * 86400,
+    ),
     "reserve_bytes": Setting(
         16 << 20, "bytes", "of disk that pushes leave free, so that acks and deletes still fit", low=0, high=1 << 40
     ),
@@ -67,12 +85,23 @@ class Config:
     deliveries_max: int
     lease_s: float
     driven_by: str
+    session_messages_max: int
+    session_bytes_max: int
+    session_s_max: float
     reserve_bytes: int
 
     def __init__(self, values: dict[str, Any] | None = None, origin: dict[str, str] | None = None) -> None:
         self.origin = dict.fromkeys(SETTINGS, "default") | (origin or {})
         for key, setting in SETTINGS.items():
             setattr(self, key, (values or {}).get(key, setting.default))
+
+    @property
+    def session_limits(self) -> Limits:
+        """What every session of this agent has at the most, whoever opened it."""
+        model_max = MODEL_SESSION_MESSAGES if self.driven_by == "model" else None
+        return Limits(
+            self.session_messages_max or model_max, self.session_bytes_max or None, self.session_s_max or None, None
+        )
 
     def shown(self) -> list[dict[str, Any]]:
         """Every setting with its value in force, where that came from, its unit, default and reason."""

@@ -14,9 +14,18 @@ from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused
 from ..mailbox.mailbox import State
 from ..protocol import fastcodec, frame
 from ..protocol.codec import INTEGER_MAX
-from ..protocol.envelope import DURABILITIES, PATH_MAX, PRIORITIES, Envelope, shown_sender, to_delivery
+from ..protocol.envelope import (
+    DURABILITIES,
+    PATH_MAX,
+    PRIORITIES,
+    SESSION_KINDS,
+    Envelope,
+    shown_sender,
+    to_delivery,
+)
 from ..protocol.names import USER, AgentName, check_id, closest, make_id
 from ..protocol.receipt import Stage
+from ..protocol.sessionwire import Lineage, check_session_id
 from . import guard
 from .callers import Answer, Caller
 from .taking import EVIDENCE
@@ -41,7 +50,8 @@ class Control:
         self.inheritance = guard.Inheritance()
         self.events = Events()
         self.tappers: list[Tapper] = []
-        self.claims: dict[str, Caller] = {}
+        self.claims: dict[str, Caller] = {}  # of answers
+        self.session_claims: dict[str, Caller] = {}
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
@@ -55,12 +65,14 @@ class Control:
         ]
         self._check_ids([*sends, *new_answers])
         host = self._host
-        if sends or answers:
+        host.session_calls.check(params.says, params.closes, now, wall)
+        if sends or answers or params.says:
             if not host.has_room(len(bytes(request.params)), now):  # acks alone must fit until the end
                 raise host.disk_full()
             host.outbox.admit(len(sends) + len(answers))
         for ack, state in acks:
-            host.mailbox.ack(state, ack.evidence, wall)
+            host.taking.acked(state, ack.evidence, now, wall)
+        said, closed = host.session_calls.do(params.says, params.closes, now, wall)
         results = []
         for (state, reply_id, text, push), (_, _, is_new) in zip(answers, replies, strict=True):
             if is_new:
@@ -73,7 +85,7 @@ class Control:
         for push in sends:
             host.outbox.add(push["to"], push["id"], fastcodec.encode(push), wall)
             results.append(queued(push["id"], push["to"], host.name))
-        return frame.answer(request_id, {"sends": results})
+        return frame.answer(request_id, {"sends": results, "says": said, "closes": closed})
 
     def _check_deliveries(
         self, params: frame.Commit
@@ -101,6 +113,8 @@ class Control:
         """The message a reply answers, and whether the reply is new: it may have been committed before, and its
         receipt lost. Raises `Refused`."""
         state = self._host.mailbox.get(reply.id, reply.sender)
+        if state.kind in SESSION_KINDS:
+            raise _bad(f"{state.id} belongs to a session", f"answer in it: backchannel say {state.session} TEXT")
         if state.stage is Stage.DONE and reply.reply_id is not None and state.reply_id == reply.reply_id:
             return state, False
         if state.stage is Stage.ACKED and reply.delivery in (None, state.delivery):
@@ -122,7 +136,7 @@ class Control:
         name = shown_sender(state.sender)
         if name == USER:
             return state, reply_id, text, None
-        self._require_target(name)
+        self.require_target(name)
         hops, trace_id = state.hops + 1, state.trace_id or state.id
         push = _push(
             name, text, reply_id, wall, headers=reply.headers, reply_to=state.id, trace_id=trace_id, hops=hops,
@@ -147,16 +161,13 @@ class Control:
             raise _bad(f"hops {send.hops} is out of range", "use 0 or more")
         if send.path is not None and len([AgentName(name) for name in send.path]) > PATH_MAX:
             raise _bad(f"path {len(send.path)} is out of range", f"use at most {PATH_MAX} names")
-        self._require_target(target)
-        hops, trace_id, path = send.hops, send.trace_id, send.path
-        if self._host.config.driven_by == "model":
-            hops, trace_id = max((hops, trace_id), self.inheritance.of(now), key=lambda inherited: inherited[0])
-            path = path or [*self.inheritance.path_of(now), self._host.name]
-            self._check_rate(target, now, wall)
+        self.require_target(target)
+        hops, trace_id, path = self.inherit(Lineage(send.hops, send.trace_id, tuple(send.path or ())), now)
+        self.check_rate(target, now, wall)
         return _push(
             target, text, message_id, wall, headers=send.headers, priority=send.priority, ttl=send.ttl,
-            durability=send.durability, reply_to=send.reply_to, trace_id=trace_id, hops=hops, path=path,
-            bounce=send.bounce,
+            durability=send.durability, reply_to=send.reply_to, trace_id=trace_id, hops=hops,
+            path=list(path) or None, bounce=send.bounce,
         )  # fmt: skip
 
     def _check_ids(self, sends: list[dict[str, Any]]) -> None:
@@ -173,7 +184,17 @@ class Control:
                     hint="use a new id for a new message",
                 )
 
-    def _check_rate(self, target: str, now: float, wall: float) -> None:
+    def inherit(self, lineage: Lineage, now: float) -> Lineage:
+        """What a model sends or opens now continues, whether it says so or not. A program is believed."""
+        if self._host.config.driven_by != "model":
+            return lineage
+        hops, trace_id = max(lineage[:2], self.inheritance.of(now), key=lambda inherited: inherited[0])
+        return Lineage(hops, trace_id, lineage.path or (*self.inheritance.path_of(now), self._host.name))
+
+    def check_rate(self, target: str, now: float, wall: float) -> None:
+        """Raises `OverLimit` (`rate`) for a model that sends too fast, and tells both ends when it begins to."""
+        if self._host.config.driven_by != "model":
+            return
         allowed, tripped = self.pairs.take(target, now)
         if tripped:
             text = f"{self._host.name} sends to {target} faster than a model should; further messages are refused"
@@ -182,7 +203,7 @@ class Control:
         if not allowed:
             raise guard.too_fast(target)
 
-    def _require_target(self, name: str) -> None:
+    def require_target(self, name: str) -> None:
         known = self._host.registered()
         if name not in known:
             nearest = closest(name, known)
@@ -199,17 +220,25 @@ class Control:
 
     def claim(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Claim = frame.parse(frame.Claim, request)
-        self.claims[check_id(params.reply_to)] = caller
-        return frame.answer(request_id, {"reply_to": params.reply_to})
+        if (params.reply_to is None) == (params.session is None):
+            raise _bad("a claim names one thing", "use reply_to, or session")
+        if params.reply_to is not None:
+            self.claims[check_id(params.reply_to)] = caller
+        else:
+            self.session_claims[check_session_id(params.session or "")] = caller
+        return frame.answer(request_id, {"reply_to": params.reply_to, "session": params.session})
 
-    def may_have(self, caller: Caller, reply_to: str | None) -> bool:
+    def may_have(self, caller: Caller, session: str | None, reply_to: str | None) -> bool:
         """Whether a message may be handed out on this connection: nobody else has claimed it."""
+        if session is not None and self.session_claims.get(session, caller) is not caller:
+            return False
         return reply_to is None or self.claims.get(reply_to, caller) is caller
 
     def closed(self, caller: Caller) -> None:
         self.tappers = [t for t in self.tappers if t.caller is not caller]
-        for reply_to in [r for r, claimant in self.claims.items() if claimant is caller]:
-            del self.claims[reply_to]
+        for claims in (self.claims, self.session_claims):
+            for claimed in [name for name, claimant in claims.items() if claimant is caller]:
+                del claims[claimed]
 
     def pause(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         self._host.mailbox.set_paused(True)

@@ -18,15 +18,17 @@ from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLim
 from ..mailbox.mailbox import Mailbox, State
 from ..mailbox.outbox import Outbox, Row
 from ..protocol import fastcodec, frame
-from ..protocol.envelope import Envelope, shown_sender, to_delivery
+from ..protocol.envelope import Envelope, Peer, shown_sender, to_delivery
 from ..protocol.names import AgentName, make_id
 from ..protocol.receipt import Stage
 from .callers import Answer, Caller, Taker, Watcher
 from .config import Config
 from .control import Control, queued
-from .courier import Courier, Errand, Outcome
+from .courier import Courier, Errand, Reply
 from .inbox import RESERVE_CHECK_BYTES, Inbox
 from .log import logger
+from .sessioncalls import SessionCalls
+from .sessions import Sessions
 from .taking import Taking
 
 TAKE_BYTES_MAX = 1 << 20  # of texts in one answer, beyond its first; the client's line has to end somewhere
@@ -53,6 +55,7 @@ class Host:
         mailbox: Mailbox,
         config: Config,
         *,
+        now: float,
         uid: int,
         key_of: Callable[[str], str | None],
         is_model_driven: Callable[[str], bool],
@@ -68,6 +71,7 @@ class Host:
         self.random = random
         self.registered = registered
         self.uid = uid
+        self.own_peer = Peer(uid, os.getgid(), os.getpid())
         self.key_of = key_of
         self.is_model_driven = is_model_driven
         self.free_bytes = free_bytes
@@ -82,20 +86,26 @@ class Host:
         self._sent: dict[str, dict[str, Any]] = {}  # receipts that came in this pass, for those who wait for them
         self.undelivered: dict[str, dict[str, Any]] = {}  # the last that targets refused, for those who ask later
         self.outbox = Outbox(mailbox)
+        self.sessions = Sessions(self, now)
         self.courier = Courier(
             self.name,
             self.outbox,
+            self.sessions.frames,
             key=lambda: key_of(self.name),
             jitter=lambda: random(1)[0] / 256,
+            prepare=self.sessions.prepare,
         )
-        self._inbox_calls = inbox = Inbox(self)
+        self.inbox_calls = inbox = Inbox(self)
         self.taking = taking = Taking(self)
         self.own_calls = control = Control(self)
+        self.session_calls = session_calls = SessionCalls(self)
         self._inbox: dict[str, Callable[..., bytes | None]] = {
             "push": inbox.push,
             "receipt": inbox.receipt,
             "wait": inbox.wait,
             "cancel": inbox.cancel,
+            "frame": session_calls.frame,
+            "probe": session_calls.probe,
             "ping": inbox.ping,
         }
         self._control: dict[str, Callable[..., bytes | None]] = {
@@ -107,6 +117,13 @@ class Host:
             "renew": taking.renew,
             "commit": control.commit,
             "claim": control.claim,
+            "sessions": session_calls.sessions,
+            "open": session_calls.open,
+            "accept": session_calls.accept,
+            "say": session_calls.say,
+            "close": session_calls.close,
+            "abort": session_calls.abort,
+            "trace": session_calls.trace,
             "pause": control.pause,
             "resume": control.resume,
             "peek": control.peek,
@@ -135,9 +152,7 @@ class Host:
             try:
                 self.mailbox.expire(now, wall)  # what came back too late is not handed out once more
                 self._hand_out()
-                self._bounce(wall)
-                if self.mailbox.in_transaction:
-                    self.mailbox.commit()
+                if self._commit(now, wall):
                     self._is_stuck = False
             except sqlite3.Error as error:
                 self._failure = error
@@ -154,6 +169,9 @@ class Host:
         if self.mailbox.changed or self.own_calls.tappers:
             self.own_calls.answer_taps(answers, now, wall)
             self.mailbox.changed.clear()
+        if self.session_calls.watchers:
+            self.session_calls.answer_watchers(answers, now)
+        self.sessions.changed.clear()
         for answer in answers:
             answer.caller.pending -= 1
         return answers
@@ -163,37 +181,45 @@ class Host:
         self.refused += 1
         return Answer(caller, frame.answer_error(b"null", error))
 
-    def errand_answered(self, errand: Errand, answer: bytes, now: float, wall: float) -> None:
+    def errand_answered(self, errand: Errand, line: bytes, now: float, wall: float) -> None:
         """The courier came back: what was receipted leaves the outbox, what was refused for good bounces."""
-        outcome = self.courier.answered(errand, answer, now)
-        if outcome is not None:
-            self._settle_outcome(outcome, now, wall)
+        reply = self.courier.answered(errand, line, now)
+        self._own(lambda: self._settle_errand(errand, reply, now, wall))
 
     def errand_failed(self, errand: Errand, why: str, now: float, wall: float, *, is_final: bool = False) -> None:
         """Nobody was there. `is_final`: nobody ever will be, the name is gone."""
         if is_final:
-            self._settle_outcome(self.courier.gone(errand, why), now, wall)
+            self.courier.gone(errand)
+            reply = Reply(code="unknown_agent", message=why)
+            self._own(lambda: self._settle_errand(errand, reply, now, wall))
         else:
             self.courier.failed(errand, now, why)
 
-    def _settle_outcome(self, outcome: Outcome, now: float, wall: float) -> None:
-        if self._failure is None:  # else the row stays, and goes again
-            self._own(lambda: self._settle_row(outcome, now, wall))
+    def _settle_errand(self, errand: Errand, reply: Reply, now: float, wall: float) -> None:
+        if isinstance(errand.row, Row):
+            has_left = reply.is_result or not reply.retry
+            if has_left:
+                self._settle_row(errand.row, reply, now, wall)
+        else:
+            has_left = self.sessions.answered(errand, reply, now, wall)
+        self.courier.settled(errand, now, has_left=has_left, why=reply.message)
+        for target in self.courier.returned:
+            self.sessions.probe_peer(target, now, wall)
+        self.courier.returned.clear()
 
-    def _settle_row(self, outcome: Outcome, now: float, wall: float) -> None:
-        row = outcome.row
+    def _settle_row(self, row: Row, reply: Reply, now: float, wall: float) -> None:
         self.outbox.remove(row)
-        if outcome.receipt is not None:
-            self._sent[row.id] = outcome.receipt
+        if reply.is_result:
+            self._sent[row.id] = reply.result
             return
         refused = queued(row.id, row.target, self.name)
-        refused |= {"stage": Stage.REJECTED.value, "reason": outcome.why, "code": outcome.code}
+        refused |= {"stage": Stage.REJECTED.value, "reason": reply.message, "code": reply.code}
         self._sent[row.id] = self.undelivered[row.id] = refused
         if len(self.undelivered) > UNDELIVERED_KEPT:
             del self.undelivered[next(iter(self.undelivered))]
         if frame.wants_bounce(row.params):
-            headers = {"to": row.target, "code": outcome.code, "stage": "rejected"}
-            self.notice("bounce", outcome.why, wall, now=now, headers=headers, reply_to=row.id)
+            headers = {"to": row.target, "code": reply.code, "stage": "rejected"}
+            self.notice("bounce", reply.message, wall, now=now, headers=headers, reply_to=row.id)
 
     def closed(self, caller: Caller, now: float, wall: float) -> None:
         """The connection is gone: what it waited for is forgotten, what it held falls."""
@@ -217,7 +243,10 @@ class Host:
         for others in (self.watchers, self.own_calls.tappers, leases):
             if others:
                 times += [x.deadline for x in others]
+        for watcher in self.session_calls.watchers:
+            times.append(watcher.deadline)
         times.append(self.mailbox.next_expiry if self._own_retry is None else self._own_retry)
+        times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
     # --- inside a pass ------------------------------------------------------------------------------------------------
@@ -248,6 +277,7 @@ class Host:
 
     def _let_go(self, caller: Caller, now: float) -> None:
         self.own_calls.closed(caller)
+        self.session_calls.closed(caller)
         self.takers = [t for t in self.takers if t.caller is not caller]
         self.watchers = [w for w in self.watchers if w.caller is not caller]
         if caller.is_control:
@@ -257,13 +287,31 @@ class Host:
     def _end_overdue(self, now: float, wall: float) -> None:
         self.mailbox.expire(now, wall)
         self.mailbox.release_expired(now, wall)
+        self.sessions.carry_out(self.sessions.endpoint.handle_timer(now), now, wall)
 
     def _own(self, change: Callable[[], None]) -> None:
         """A change that no request asked for. If the disk fails it, it is tried again a little later."""
+        if self._failure is not None:
+            return  # what stands in the transaction will be undone
         try:
             change()
         except sqlite3.Error as error:
             self._failure = error
+
+    def _commit(self, now: float, wall: float) -> bool:
+        """Ends the pass, or one request that is done alone: all of it becomes true. False if nothing was to be written.
+
+        The sessions' part is saved last, in the same transaction; what they have to say comes out only after it.
+        """
+        self.sessions.poisoned(now, wall)
+        self._bounce(wall)
+        saved = self.sessions.save(wall)
+        is_written = self.mailbox.in_transaction
+        if is_written:
+            self.mailbox.commit()
+        if saved is not None:
+            self.sessions.committed(saved, now)
+        return is_written
 
     def notice(
         self, kind: str, text: str, wall: float, *, now: float, headers: dict[str, str], reply_to: str | None = None
@@ -294,7 +342,7 @@ class Host:
     def _hand_out(self) -> None:
         if not self.mailbox.counters.stored or self.mailbox.paused:
             return
-        claims = self.own_calls.claims
+        claims = self.own_calls.claims or self.own_calls.session_claims
         for taker in self.takers:
             if taker.count <= len(taker.handed):
                 continue
@@ -304,15 +352,16 @@ class Host:
                 taker.count - len(taker.handed),
                 bytes_max=TAKE_BYTES_MAX,
                 reply_to=taker.reply_to,
+                session=taker.session,
                 wants=None if is_free else partial(self.may_have, taker),
             )
 
     def has_room(self, size: int, now: float) -> bool:
         """Whether the disk would keep its reserve."""
-        return self._inbox_calls.has_room(size, now)
+        return self.inbox_calls.has_room(size, now)
 
     def may_have(self, taker: Taker, kind: str, session: str | None, reply_to: str | None) -> bool:
-        return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, reply_to)
+        return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, session, reply_to)
 
     def _answer_takers(self, answers: list[Answer], now: float) -> None:
         left = []
@@ -331,7 +380,7 @@ class Host:
 
     def _inherit(self, envelope: Envelope, now: float) -> None:
         path = envelope.path.split(",") if envelope.path else []
-        if envelope.kind == "message":
+        if envelope.kind in ("message", "offer", "data"):
             self.own_calls.inheritance.delivered(envelope.id, envelope.trace_id, envelope.hops, path, now)
 
     def _answer_watchers(self, answers: list[Answer], now: float) -> None:
@@ -365,7 +414,8 @@ class Host:
         for answer in self.staged:
             answer.caller.pending -= 1
         self.staged = []
-        for caller in [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]:
+        new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
+        for caller in new_ones + self.sessions.asking() + self.session_calls.forget_new():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
         self.watchers = [w for w in self.watchers if not w.is_new]
@@ -375,7 +425,7 @@ class Host:
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
         self._own_retry = now + STORAGE_RETRY_S
-        self._inbox_calls.unchecked_bytes = RESERVE_CHECK_BYTES
+        self.inbox_calls.unchecked_bytes = RESERVE_CHECK_BYTES
         for caller, line in requests:
             self._do_alone(caller, line, now, wall)
         for caller in self._left:
@@ -401,9 +451,7 @@ class Host:
         handed = [(taker, len(taker.handed)) for taker in self.takers]
         try:
             change()
-            self._bounce(wall)
-            if self.mailbox.in_transaction:
-                self.mailbox.commit()
+            self._commit(now, wall)
         except Exception as error:
             if isinstance(error, sqlite3.Error) and not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -417,6 +465,7 @@ class Host:
         try:
             self.mailbox.rollback(now)
             self.outbox.reload()
+            self.sessions.roll_back(now)
         except sqlite3.Error as error:
             raise StorageFailed(str(error)) from error
         self._sent.clear()
@@ -441,8 +490,20 @@ class Host:
             retry=True,
         )
 
-    def idle_taker(self, envelope: Envelope) -> Taker | None:
+    def store(self, envelope: Envelope, now: float, wall: float, *, is_own: bool = False) -> tuple[State, bool]:
+        """Puts a message into the mailbox, and into the hands of who waits for it. Its state, and whether it was there
+        already. Raises as `Mailbox.put`."""
+        taker = self._idle_taker(envelope)
+        lease = taker.lease if taker is not None else None
+        state, duplicate, handed = self.mailbox.put(envelope, now=now, wall=wall, lease=lease, is_own=is_own)
+        if taker is not None and handed is not None:
+            taker.handed.append(handed)
+        return state, duplicate
+
+    def _idle_taker(self, envelope: Envelope) -> Taker | None:
         """Somebody who waits with nothing before him: then a message is stored and handed out in one step."""
+        if self.mailbox.is_in_hand(envelope.kind, envelope.session):
+            return None
         if self.mailbox.counters.stored or self.mailbox.paused:
             return None
         for taker in self.takers:

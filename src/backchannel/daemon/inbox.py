@@ -12,9 +12,10 @@ from ..errors import BackchannelError, LocalProtocolError, NotPermitted
 from ..mailbox.mailbox import State
 from ..mailbox.outbox import Row
 from ..protocol import frame
-from ..protocol.envelope import from_push, sender_key, shown_sender
+from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
 from ..protocol.names import AgentName, check_id, make_id
 from ..protocol.receipt import WAITABLE, Stage
+from ..protocol.sessionwire import Lineage
 from . import guard
 from .callers import Answer, Caller, Watcher
 from .log import logger
@@ -40,12 +41,8 @@ class Inbox:
     def push(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
         push, extra = frame.parse_push(request)
         host = self._host
-        if push.to != host.name:
-            AgentName(push.to)
-            raise LocalProtocolError(
-                f"this is the inbox of {host.name}, not of {push.to}", code="bad_params", hint=f"connect to {push.to}'s"
-            )
-        sender = sender_key(self._prove(push.sender, push.auth), caller.peer)
+        self.check_addressee(push.to)
+        sender = sender_key(self.prove(push.sender, push.auth), caller.peer)
         message_id = check_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
@@ -53,12 +50,11 @@ class Inbox:
             refusal = host.disk_full()
         if refusal is not None and host.mailbox.find(message_id, sender) is None:  # what is stored is told truthfully
             if refusal.code == "loop":
-                self._tell_of_loop(push, sender, refusal.message, now, wall)
+                self._tell_of_loop(
+                    Lineage(push.hops, push.trace_id, tuple(push.path or ())), sender, refusal.message, now, wall
+                )
             raise refusal
-        taker = host.idle_taker(envelope)
-        state, duplicate, handed = host.mailbox.put(envelope, now=now, wall=wall, lease=taker.lease if taker else None)
-        if taker is not None and handed is not None:
-            taker.handed.append(handed)
+        state, duplicate = host.store(envelope, now, wall)
         if not duplicate and push.hops and push.trace_id is not None:
             self._traces.count(push.trace_id)
         power = "power" in (state.durability, envelope.durability)
@@ -105,7 +101,14 @@ class Inbox:
         return None
 
     def cancel(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        self._host.mailbox.cancel(self._found(request), wall)
+        state = self._found(request)
+        if state.kind in SESSION_KINDS:
+            raise LocalProtocolError(
+                f"{state.id} belongs to a session, which is ended as a whole",
+                code="bad_params",
+                hint=f"its other agent may: backchannel abort {state.session} --reason R",
+            )
+        self._host.mailbox.cancel(state, wall)
         return self._host.receipt_line(request_id, self._found(request))
 
     def ping(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
@@ -122,7 +125,15 @@ class Inbox:
             },
         )
 
-    def _prove(self, name: str | None, auth: str | None) -> str | None:
+    def check_addressee(self, to: str) -> None:
+        """Raises `LocalProtocolError` for what was carried to the wrong door."""
+        if to != self._host.name:
+            AgentName(to)
+            raise LocalProtocolError(
+                f"this is the inbox of {self._host.name}, not of {to}", code="bad_params", hint=f"connect to {to}'s"
+            )
+
+    def prove(self, name: str | None, auth: str | None) -> str | None:
         """Who pushes: an agent that shows its key, or nobody in particular. Raises `NotPermitted`."""
         if name is None:
             return None
@@ -149,23 +160,34 @@ class Inbox:
                 code="via_outbox",
                 hint="use the library or the command line, which do that",
             )
-        if push.hops > guard.HOPS_MAX:
-            return guard.too_many_hops(push.hops, self._host.name)
-        if push.hops and push.trace_id is not None and self._traces.is_full(push.trace_id):
-            return guard.too_many_messages(push.trace_id, self._host.name)
+        return self._loop_in(Lineage(push.hops, push.trace_id))
+
+    def guard_offer(self, peer: str, lineage: Lineage, now: float, wall: float) -> None:
+        """As for a message: an offer that is a loop is refused, and everybody in it is told. Raises `Refused`."""
+        if (refusal := self._loop_in(lineage)) is not None:
+            self._tell_of_loop(lineage, peer, refusal.message, now, wall)
+            raise refusal
+        if lineage.hops and lineage.trace_id is not None:
+            self._traces.count(lineage.trace_id)
+
+    def _loop_in(self, lineage: Lineage) -> BackchannelError | None:
+        if lineage.hops > guard.HOPS_MAX:
+            return guard.too_many_hops(lineage.hops, self._host.name)
+        if lineage.hops and lineage.trace_id is not None and self._traces.is_full(lineage.trace_id):
+            return guard.too_many_messages(lineage.trace_id, self._host.name)
         return None
 
-    def _tell_of_loop(self, push: frame.Push, sender: str, text: str, now: float, wall: float) -> None:
+    def _tell_of_loop(self, lineage: Lineage, sender: str, text: str, now: float, wall: float) -> None:
         """The sender is told by the refusal; we and the others it went through by a notice, once a trace."""
-        if not self._told.add(push.trace_id or f"without a trace, from {sender}"):
+        if not self._told.add(lineage.trace_id or f"without a trace, from {sender}"):
             return
-        logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, push.trace_id, sender)
+        logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, lineage.trace_id, sender)
         headers = {"from": shown_sender(sender)}
-        if push.trace_id is not None:
-            headers["trace_id"] = push.trace_id
+        if lineage.trace_id is not None:
+            headers["trace_id"] = lineage.trace_id
         self._host.notice("loop", text, wall, now=now, headers=headers)
         known = self._host.registered()
-        for name in dict.fromkeys(push.path or ()):
+        for name in dict.fromkeys(lineage.path):
             if name not in (self._host.name, sender) and name in known:
                 self._host.notify(
                     name, "loop", text, make_id("m", int(wall * 1000), self._host.random(10)), wall, headers=headers

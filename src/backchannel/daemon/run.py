@@ -15,6 +15,7 @@ import time
 from .. import __version__
 from ..errors import BackchannelError
 from ..mailbox.database import MailboxUnusable
+from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
 from ..protocol.names import AgentName
@@ -126,6 +127,7 @@ def open_seat(server: Server, places: Places, name: AgentName, inherited: Inheri
             name,
             mailbox,
             config,
+            now=clock(),
             uid=os.geteuid(),
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
@@ -167,7 +169,7 @@ def _waiting(places: Places, name: AgentName) -> int:
     if not os.path.exists(path):
         return 0
     mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
-    waiting = mailbox.counters.unacked + len(Outbox(mailbox))
+    waiting = mailbox.counters.unacked + len(Outbox(mailbox)) + len(Frames(mailbox))
     mailbox.close(time.time(), clock())
     return waiting
 

@@ -83,7 +83,7 @@ class Seat:
         self.log = log
         self.lock = lock
         self.links: dict[bool, dict[Link, None]] = {False: {}, True: {}}  # by is_control, oldest first
-        self.is_touched = False
+        self.is_touched = True  # a session's times are saved by this boot's clock, and its PROBEs set out
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0

@@ -9,8 +9,10 @@ from .. import __version__
 from ..errors import LocalProtocolError
 from ..mailbox.mailbox import Lease, State
 from ..protocol import frame
+from ..protocol.envelope import SESSION_DATA
 from ..protocol.names import check_id, make_id
 from ..protocol.receipt import Stage
+from ..protocol.sessionwire import is_session_id
 from .callers import Caller, Taker
 
 if TYPE_CHECKING:
@@ -62,8 +64,14 @@ class Taking:
         if (done := self.repeated(params, Stage.ACKED, Stage.DONE)) is not None:
             return self._host.receipt_line(request_id, done, duplicate=True)
         state = self.delivery(params)
-        self._host.mailbox.ack(state, params.evidence, wall)
+        self.acked(state, params.evidence, now, wall)
         return self._host.receipt_line(request_id, state, stage=Stage.ACKED)
+
+    def acked(self, state: State, evidence: str, now: float, wall: float) -> None:
+        """The agent has it. What a peer said in a session is acknowledged to the peer too."""
+        self._host.mailbox.ack(state, evidence, wall)
+        if state.kind in SESSION_DATA and state.session is not None:
+            self._host.sessions.acked(state.session, state.id, now, wall)
 
     def reject(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Reject = frame.parse(frame.Reject, request)
@@ -71,9 +79,17 @@ class Taking:
             raise LocalProtocolError(
                 "a reject needs a reason", code="bad_params", hint=f"say why, in 1 to {REASON_CHARS_MAX} characters"
             )
+        if is_session_id(params.id):
+            return self._host.session_calls.reject(request_id, params.id, params.reason, params.retry_after, now, wall)
         if (done := self.repeated(params, Stage.REJECTED)) is not None and done.reason == params.reason:
             return self._host.receipt_line(request_id, done, duplicate=True)
         state = self.delivery(params)
+        if state.kind in SESSION_DATA:
+            raise LocalProtocolError(
+                f"{state.id} was said in a session, which has no reject",
+                code="bad_params",
+                hint=f"ack it and answer, or end the session: backchannel abort {state.session} --reason R",
+            )
         self._host.mailbox.reject(state, params.reason, wall)
         state.reason = params.reason
         return self._host.receipt_line(request_id, state, stage=Stage.REJECTED)
@@ -85,11 +101,21 @@ class Taking:
         return self._host.receipt_line(request_id, self._host.mailbox.get_by_number(state.msg_no))
 
     def renew(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        state = self.delivery(frame.parse(frame.Token, request))
+        params: frame.Renew = frame.parse(frame.Renew, request)
+        if params.session is not None:
+            return self._host.session_calls.progress(request_id, params.session, params.note, now, wall)
+        if params.id is None:
+            raise LocalProtocolError("renew what?", code="bad_params", hint="name an id, or a session")
+        state = self.delivery(frame.Token(params.id, params.delivery, params.sender))
         leased = self._host.mailbox.leased.get(state.msg_no)
-        if leased is not None and leased.take.detached:
-            leased.take.deadline = now + self._host.config.lease_s
+        if leased is not None:
+            self.renew_lease(leased.take, now)
         return self._host.receipt_line(request_id, state)
+
+    def renew_lease(self, lease: Lease, now: float) -> None:
+        """A detached lease begins anew; a held one needs no such thing."""
+        if lease.detached:
+            lease.deadline = now + self._host.config.lease_s
 
     def status(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         counts: dict[str, int] = {}
@@ -106,7 +132,8 @@ class Taking:
                 "backlog": self._host.mailbox.counters.unacked,
                 "receiving": self._host.is_receiving,
                 "paused": self._host.mailbox.paused,
-                "outbox": len(self._host.outbox),
+                "outbox": len(self._host.outbox) + len(self._host.sessions.frames),
+                "sessions": self._host.sessions.by_state(),
                 "unreachable": {
                     name: {"for_s": round(seconds, 1), "why": why}
                     for name, (seconds, why) in self._host.courier.unreachable(now).items()

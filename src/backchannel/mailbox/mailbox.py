@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
-from ..protocol.envelope import Envelope, same_content, shown_sender
+from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
 from ..protocol.receipt import Stage
 from .counters import Counters
 from .database import open_database, quick_check, unusable
@@ -29,22 +29,26 @@ _ENVELOPE = (
 
 _STATE = (
     "msg_no, id, sender, uid, stage, delivery, durability, reason, evidence, reply_id,"
-    " length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0), trace_id, hops, path, bounce, unseen"
+    " length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0), trace_id, hops, path, bounce, unseen,"
+    " kind, session"
 )
 
 
 class Leased:
     """One message that is handed out."""
 
-    __slots__ = ("delivery", "id", "msg_no", "sender", "size", "take")
+    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take")
 
-    def __init__(self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease") -> None:
+    def __init__(
+        self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease", session: str | None
+    ) -> None:
         self.msg_no = msg_no
         self.id = message_id
         self.sender = sender
         self.size = size
         self.delivery = delivery
         self.take = take
+        self.session = session  # whose next mail waits until this one is settled
 
 
 class Lease:
@@ -82,11 +86,13 @@ class State:
         "evidence",
         "hops",
         "id",
+        "kind",
         "msg_no",
         "path",
         "reason",
         "reply_id",
         "sender",
+        "session",
         "size",
         "stage",
         "trace_id",
@@ -112,6 +118,8 @@ class State:
         path: str | None,
         bounce: int,
         unseen: int,
+        kind: str,
+        session: str | None,
     ) -> None:
         self.msg_no = msg_no
         self.id = message_id
@@ -129,11 +137,14 @@ class State:
         self.path = path.split(",") if path else []
         self.bounce = bool(bounce)
         self.unseen = unseen
+        self.kind = kind
+        self.session = session
 
 
 class Mailbox:
     """The open mailbox of one agent. `leases` maps take ids to what they hold. Since the last commit: `changed` lists
-    (msg_no, stage) as they came about, `ended_undone` what failed and whose sender's daemon wants to know."""
+    (msg_no, stage) as they came about, `ended_undone` what failed and whose sender's daemon wants to know, `poisoned`
+    the sessions whose data nobody survives."""
 
     def __init__(
         self,
@@ -158,6 +169,9 @@ class Mailbox:
         self._emptied: dict[str, Lease] = {}  # since the last commit; a rollback fills them again
         self.changed: list[tuple[int, str]] = []
         self.ended_undone: list[tuple[State, Stage, str]] = []
+        self.poisoned: list[str] = []
+        self.clock_shift = 0.0  # what a boot added to the clock since the last opening, seconds
+        self._in_hand: set[str] = set()  # sessions of whose mail one is leased
         self.next_expiry: float | None = None
         self.paused = False
         self.in_transaction = False
@@ -198,18 +212,20 @@ class Mailbox:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
         if meta and not meta["clean"]:
             quick_check(self.db, self.path)
+        self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
         self.begin()
         if not meta:
             meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
         elif meta["boot_id"] != boot_id:
             # Another boot counts its seconds from another zero.
-            shift = meta["boot_offset"] - (wall - now)
-            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            self.clock_shift = meta["boot_offset"] - (wall - now)
+            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (self.clock_shift,))
             if not meta["clean"]:
                 meta["epoch"] += 1  # a power cut may have taken the last commits
         meta.update(boot_id=boot_id, boot_offset=wall - now, clean=0)
         self.db.executemany("REPLACE INTO meta (key, value) VALUES (?, ?)", meta.items())
         self.db.execute("COMMIT")
+        self.db.execute("PRAGMA synchronous=NORMAL")
         self.in_transaction = False
         self.mailbox_id = str(meta["mailbox_id"])
         self.epoch = int(meta["epoch"])
@@ -228,18 +244,17 @@ class Mailbox:
         for before in known.values():
             before.messages.clear()
         self.leases, self.leased, self._emptied = {}, {}, {}
+        self._in_hand.clear()
         rows = self.db.execute(
             "SELECT msg_no, id, sender, length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0),"
-            " delivery, take_id, detached FROM messages WHERE stage = 'taken' ORDER BY msg_no"
+            " delivery, take_id, detached, kind, session FROM messages WHERE stage = 'taken' ORDER BY msg_no"
         )
-        for msg_no, message_id, sender, size, delivery, take_id, detached in rows:
+        for msg_no, message_id, sender, size, delivery, take_id, detached, kind, session in rows:
             lease = self.leases.get(take_id) or known.get(take_id)
             if lease is None:
                 grace = self.detached_s if detached else HELD_GRACE_S
                 lease = Lease(take_id, detached=bool(detached), deadline=now + grace)
-            self.leases[take_id] = lease
-            leased = Leased(msg_no, message_id, sender, size, delivery, lease)
-            lease.messages[msg_no] = self.leased[msg_no] = leased
+            self._add_to(lease, Leased(msg_no, message_id, sender, size, delivery, lease, in_order(kind, session)))
         last = self.db.execute("SELECT max(msg_no) FROM messages").fetchone()[0]
         self._next_no = (last or 0) + 1
         self._find_next_expiry()
@@ -273,6 +288,7 @@ class Mailbox:
         self.in_transaction = False
         self.changed.clear()
         self.ended_undone.clear()
+        self.poisoned.clear()
         self.reload(now)
 
     @property
@@ -338,7 +354,7 @@ class Mailbox:
         self.counters.added(e.sender, stage, size)
         state = State(
             number, e.id, e.sender, e.uid, stage, delivery, e.durability, None, None, None, size,
-            e.trace_id, e.hops, e.path, e.bounce, 0,
+            e.trace_id, e.hops, e.path, e.bounce, 0, e.kind, e.session,
         )  # fmt: skip
         self.changed.append((number, "stored"))
         if lease is None:
@@ -346,7 +362,7 @@ class Mailbox:
                 self.next_expiry = expires
             return state, False, None
         self.changed.append((number, "taken"))
-        self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease))
+        self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease, in_order(e.kind, e.session)))
         return state, False, Handed(e, number, 1)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
@@ -370,16 +386,18 @@ class Mailbox:
         *,
         bytes_max: int,
         reply_to: str | None = None,
+        session: str | None = None,
         wants: Callable[[str, str | None, str | None], bool] | None = None,
     ) -> list[Handed]:
         """Hands out up to `count` messages in order of priority and arrival, at most about `bytes_max` of them.
 
-        Only those for which `wants(kind, session, reply_to)`; with `reply_to` only answers to that message.
+        Only those for which `wants(kind, session, reply_to)`; with `reply_to` only answers to that message, with
+        `session` only its mail. Of one session one mail at a time, so that its order holds whoever takes.
         """
         handed: list[Handed] = []
         size = 0
         while len(handed) < count and size < bytes_max and self.counters.stored:
-            row = self._next_ready(reply_to, wants)
+            row = self._next_ready(reply_to, session, wants)
             if row is None:
                 break
             number, delivery, *fields = row
@@ -390,7 +408,8 @@ class Mailbox:
                 (lease.take_id, lease.detached, number),
             )
             envelope = Envelope(*fields)
-            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease)
+            session = in_order(envelope.kind, envelope.session)
+            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, session)
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)
@@ -398,23 +417,45 @@ class Mailbox:
             size += leased.size
         return handed
 
-    def _next_ready(self, reply_to: str | None, wants: Callable[[str, str | None, str | None], bool] | None) -> Any:
-        if reply_to is None:
-            rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
-                " WHERE stage = 'stored' ORDER BY priority, msg_no"
-            )
-        else:
+    def _next_ready(
+        self,
+        reply_to: str | None,
+        session: str | None,
+        wants: Callable[[str, str | None, str | None], bool] | None,
+    ) -> Any:
+        if reply_to is not None:
             rows = self.db.execute(
                 f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
                 (reply_to,),
             )
+        elif session is not None:
+            rows = self.db.execute(
+                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                " WHERE stage = 'stored' AND session = ? ORDER BY priority, msg_no",
+                (session,),
+            )
+        else:
+            rows = self.db.execute(
+                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                " WHERE stage = 'stored' ORDER BY priority, msg_no"
+            )
         try:
             # The first nearly always is the one; SQLite steps only as far as we look.
-            return next((row for row in rows if wants is None or wants(row[4], row[13], row[14])), None)
+            return next(
+                (
+                    row
+                    for row in rows
+                    if (wants is None or wants(row[4], row[13], row[14])) and not self.is_in_hand(row[4], row[13])
+                ),
+                None,
+            )
         finally:
             rows.close()
+
+    def is_in_hand(self, kind: str, session: str | None) -> bool:
+        """Whether such mail must wait, because mail of its session that comes before it is leased."""
+        return bool(self._in_hand) and in_order(kind, session) in self._in_hand
 
     def handed_again(self, lease: Lease) -> list[Handed]:
         """What a lease still holds, for a client that asks again with the same take id."""
@@ -435,6 +476,8 @@ class Mailbox:
     def _add_to(self, lease: Lease, leased: Leased) -> None:
         lease.messages[leased.msg_no] = self.leased[leased.msg_no] = leased
         self.leases[lease.take_id] = lease
+        if leased.session is not None:
+            self._in_hand.add(leased.session)
 
     # --- settling -----------------------------------------------------------------------------------------------------
 
@@ -483,6 +526,8 @@ class Mailbox:
             return
         seen = state.delivery - state.unseen - unseen
         if not unseen and seen >= self.deliveries_max:
+            if state.kind in SESSION_DATA and state.session is not None:
+                self.poisoned.append(state.session)
             self._settle(state, Stage.DEAD, wall, reason=f"{seen} deliveries without an ack")
             return
         self.begin()
@@ -548,6 +593,8 @@ class Mailbox:
         leased = self.leased.pop(state.msg_no, None)
         if leased is not None:
             del leased.take.messages[state.msg_no]
+            if leased.session is not None:
+                self._in_hand.discard(leased.session)
             if not leased.take.messages:
                 self._emptied[leased.take.take_id] = self.leases.pop(leased.take.take_id)
 
@@ -644,7 +691,20 @@ class Mailbox:
         ]
         return min(ages, default=None)
 
+    def withdraw(self, message_id: str, sender: str, reason: str, wall: float) -> bool:
+        """Cancels a notice of our own that has become pointless; False if somebody took it before, or none is there."""
+        state = self.find(message_id, sender)
+        if state is None or state.stage is not Stage.STORED:
+            return False
+        self._settle(state, Stage.CANCELLED, wall, reason=reason)
+        return True
+
     def _find_next_expiry(self) -> None:
         self.next_expiry = self.db.execute(
             "SELECT min(expires) FROM messages WHERE expires IS NOT NULL AND stage = 'stored'"
         ).fetchone()[0]
+
+
+def in_order(kind: str, session: str | None) -> str | None:
+    """The session whose mail this must keep its place in; None for all that has no such order."""
+    return session if kind in SESSION_KINDS and kind != "offer" else None

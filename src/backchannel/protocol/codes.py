@@ -44,6 +44,11 @@ CODES: dict[str, tuple[int, type[BackchannelError], int]] = {
     "loop": (-32022, Refused, 3),  # too many hops, or too many messages of one trace
     "rate": (-32023, OverLimit, 6),  # a model sends too fast
     "via_outbox": (-32024, NotPermitted, 7),  # an agent that a model drives sends through its own daemon
+    # sessions
+    "no_such_session": (-32025, LocalProtocolError, 5),
+    "session_state": (-32026, LocalProtocolError, 3),  # what was asked is not possible in the state it is in
+    "window": (-32027, OverLimit, 6),  # too much is said that the other agent has not processed
+    "budget": (-32028, Refused, 3),  # the session has used up what it was given, and is over
     # time, trouble
     "timeout": (-32015, TimedOut, 4),
     "again": (-32016, TimedOut, 4),  # the wait was cut short to make room: ask again

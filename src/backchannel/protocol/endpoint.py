@@ -19,7 +19,7 @@ from math import inf
 from backchannel.errors import LocalProtocolError
 from backchannel.protocol.effects import Answer, Effect, Forget, Leave, Saying, Strike
 from backchannel.protocol.session import Local, Session, Snapshot
-from backchannel.protocol.sessionframe import Limits, Rst, SessionFrame, Syn, SynNumber
+from backchannel.protocol.sessionframe import Data, Limits, Rst, SessionFrame, Syn, SynNumber
 from backchannel.protocol.states import Outcome, State
 from backchannel.protocol.synnumbers import SynNumbers
 
@@ -89,7 +89,9 @@ class Endpoint:
     def open(self, session_id: str, peer: str, task: str, limits: Limits, now: float) -> list[Effect]:
         """Offer `peer` a new session. `session_id` is random and never used before."""
         if session_id in self._sessions:
-            raise LocalProtocolError(f"session {session_id} exists", hint="open with a new id")
+            raise LocalProtocolError(
+                f"session {session_id} exists", code="session_state", hint="open one with a new id"
+            )
         session = Session(self.local, Snapshot(session_id, peer))
         number = SynNumber(self.local.epoch, self._next_number)
         self._next_number += 1
@@ -105,9 +107,9 @@ class Endpoint:
         session = self.session(session_id)
         return session.reject(reason, now, retry_after) + self._keep(session)
 
-    def send(self, session_id: str, body: str, now: float) -> list[Effect]:
+    def send(self, session_id: str, body: str, now: float, *, input_required: bool = False) -> list[Effect]:
         session = self.session(session_id)
-        return session.send(body, now) + self._keep(session)
+        return session.send(body, now, input_required=input_required) + self._keep(session)
 
     def close(self, session_id: str, now: float, status: str = "ok", result: str = "") -> list[Effect]:
         session = self.session(session_id)
@@ -124,6 +126,17 @@ class Endpoint:
         session = self.session(session_id)
         return session.abort(reason, now) + self._keep(session)
 
+    def fail(self, session_id: str, reason: str, now: float) -> list[Effect]:
+        """As `Session.fail`. A session that is forgotten has ended already."""
+        if session_id not in self._sessions:
+            return []
+        session = self.session(session_id)
+        return session.fail(reason, now) + self._keep(session)
+
+    def progress(self, session_id: str, note: str, now: float) -> list[Effect]:
+        session = self.session(session_id)
+        return session.progress(note, now) + self._keep(session)
+
     def probe(self, session_id: str, now: float) -> list[Effect]:
         session = self.session(session_id)
         return session.probe(now) + self._keep(session)
@@ -131,8 +144,21 @@ class Endpoint:
     def session(self, session_id: str) -> Session:
         """The session, to look at. Calls go through the methods above, or nobody would save it."""
         if session_id not in self._sessions:
-            raise LocalProtocolError(f"session {session_id} is not known here", hint="list the sessions there are")
+            raise LocalProtocolError(
+                f"there is no session {session_id} here", code="no_such_session", hint="list them: backchannel sessions"
+            )
         return self._sessions[session_id]
+
+    def find(self, session_id: str) -> Session | None:
+        """As `session`, for who does not know whether there is one."""
+        return self._sessions.get(session_id)
+
+    def has_stored(self, frame: Syn | Data) -> bool:
+        """Whether it is a repetition of what was taken before: then it needs no room."""
+        session = self._sessions.get(frame.session)
+        if session is None:
+            return False
+        return isinstance(frame, Syn) or frame.seq < session.recv_queue.rcv_nxt
 
     def sessions(self) -> Iterable[Session]:
         """All that are known, tombstones included, to look at."""
@@ -164,7 +190,8 @@ class Endpoint:
             return Outcome.CLOSED, "an old SYN", False
         of_peer = sum(1 for offering in self._offers.values() if offering == peer)
         if of_peer >= OFFERS_PER_PEER or len(self._offers) >= OFFERS:
-            return Outcome.REFUSED, "too many open offers", True
+            # For good: an agent that never looks would otherwise be knocked at until the opener's patience ends.
+            return Outcome.REFUSED, "too many offers wait for an answer already", False
         return None
 
     def _mark(self, frame: SessionFrame) -> None:
@@ -224,6 +251,11 @@ class Endpoint:
             if Forget(session.id) in effects:
                 self._drop(session.id)
         return effects
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether this pass has something to write, or to say."""
+        return bool(self._touched) or self._unsaved
 
     def changes(self) -> Changes:
         """End the pass: all that its transaction must write besides the effects' rows."""

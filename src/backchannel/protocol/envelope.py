@@ -19,6 +19,8 @@ PRIORITIES = {"urgent": 0, "normal": 1, "low": 2}  # orders taking, nothing else
 _PRIORITY_WORDS = {number: word for word, number in PRIORITIES.items()}
 DURABILITIES = ("process", "power")
 KINDS = ("message", "bounce", "loop")  # what may be pushed; the last two are daemons' notices
+SESSION_DATA = ("data", "finished")  # what the peer said in a session: the agent's ack is told to it
+SESSION_KINDS = (*SESSION_DATA, "offer", "accepted", "rejected", "reset")  # written by the own daemon; see sessions
 PATH_MAX = 32
 
 

@@ -36,6 +36,14 @@ class DataAcknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerProgressed:
+    """The peer's agent says how far it is."""
+
+    session: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The session ended. Of what we sent, the peer stored all below `stored_upto`, its agent processed all
     below `acked_upto`; `retry_after` is what a rejecting agent named.
@@ -50,4 +58,4 @@ class SessionClosed:
     retry_after: float | None = None
 
 
-Event = SessionOffered | SessionAccepted | DataAcknowledged | SessionClosed
+Event = SessionOffered | SessionAccepted | DataAcknowledged | PeerProgressed | SessionClosed

@@ -4,6 +4,7 @@ This file is the wire: a request's params are the structs below, its answer is b
 `docs/protocol.md` tells the same for other languages. Parsing happens here, at the door; behind it there are no dicts.
 """
 
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -109,6 +110,17 @@ class Ack(Token, rename={"sender": "from"}, gc=False):
 
 class Reject(Token, rename={"sender": "from"}, gc=False):
     reason: str = ""
+    retry_after: float | None = None  # of a session's offer: seconds after which to ask again
+
+
+class Renew(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """A detached lease begins anew, or all of a session's, with a word to its other agent on how far it is."""
+
+    id: str | None = None
+    delivery: int | None = None
+    sender: str | None = None
+    session: str | None = None
+    note: str = ""
 
 
 class Release(Token, rename={"sender": "from"}, gc=False):
@@ -146,12 +158,32 @@ class Commit(msgspec.Struct, gc=False):
     acks: list[Ack] = []
     replies: list[Reply] = []
     sends: list[Send] = []
+    says: list["Say"] = []
+    closes: list["Close"] = []
+
+
+class Say(msgspec.Struct, gc=False):
+    """One text to the other agent of a session."""
+
+    session: str
+    text: str
+    id: str | None = None  # the caller's idempotency key
+    input_required: bool = False
+
+
+class Close(msgspec.Struct, gc=False):
+    """All is said in a session; `text` is the result."""
+
+    session: str
+    status: str = "ok"
+    text: str = ""
 
 
 class Claim(msgspec.Struct, gc=False):
-    """While this connection is open, answers to `reply_to` are handed out only on it."""
+    """While this connection is open, answers to `reply_to`, or a session's mail, are handed out only on it."""
 
-    reply_to: str
+    reply_to: str | None = None
+    session: str | None = None
 
 
 class Look(msgspec.Struct, gc=False):
@@ -194,7 +226,7 @@ def parse_request(line: bytes) -> Request:
 def parse(kind: type[Any], request: Request) -> Any:
     """The params of a request as their struct. Raises `LocalProtocolError` (`malformed`, `bad_params`)."""
     try:
-        return fastcodec.decode_as(_DECODERS[kind], request.params)
+        return fastcodec.decode_as(_decoder(kind), request.params)  # type: ignore[arg-type]
     except Malformed as error:
         raise LocalProtocolError(f"the params are malformed: {error}", code="malformed") from None
     except msgspec.ValidationError as error:
@@ -261,11 +293,12 @@ def _bad_request(message: str) -> LocalProtocolError:
     return LocalProtocolError(message, code="bad_request")
 
 
+@cache
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
 _request = msgspec.json.Decoder(Request)
 _push = msgspec.json.Decoder(Push)
 _strict_push = msgspec.json.Decoder(StrictPush)
 _PUSH_FIELDS = frozenset(f.encode_name for f in msgspec.structs.fields(Push))
-_DECODERS = {
-    kind: msgspec.json.Decoder(kind)
-    for kind in (Push, Find, Wait, Nothing, Take, Ack, Reject, Release, Token, Commit, Claim, Look, Tap)
-}

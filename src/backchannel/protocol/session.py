@@ -27,9 +27,15 @@ from backchannel.protocol.effects import (
     StrikeAll,
     Transmit,
 )
-from backchannel.protocol.events import DataAcknowledged, SessionAccepted, SessionClosed, SessionOffered
+from backchannel.protocol.events import (
+    DataAcknowledged,
+    PeerProgressed,
+    SessionAccepted,
+    SessionClosed,
+    SessionOffered,
+)
 from backchannel.protocol.recvqueue import ReceiveQueue
-from backchannel.protocol.sendqueue import SendQueue
+from backchannel.protocol.sendqueue import WINDOW, SendQueue
 from backchannel.protocol.sessionframe import (
     Ack,
     Data,
@@ -154,6 +160,13 @@ class Session:
             timers=replace(self.timers, probe=None),
         )
 
+    @property
+    def room(self) -> int:
+        """How many more messages may be sent now: the window, or 0 in a state in which nothing can be."""
+        if (self.state, Input.SEND) not in TABLE:
+            return 0
+        return max(0, WINDOW - (self.send_queue.snd_nxt - self.send_queue.snd_una))
+
     # -- what the own agent asks -----------------------------------------------------------------------------
 
     def open(self, number: SynNumber, task: str, limits: Limits, now: float) -> list[Effect]:
@@ -183,7 +196,7 @@ class Session:
         rej = Rej(**self._header(), reason=reason, retry_after=retry_after)
         return self._close(step, reason, now, self._enqueue(rej))
 
-    def send(self, body: str, now: float) -> list[Effect]:
+    def send(self, body: str, now: float, *, input_required: bool = False) -> list[Effect]:
         """Send one message: DATA. Raises OverLimit while the window is full.
 
         A message beyond the session's budget is not sent; it ends the session, and both agents are told why.
@@ -199,7 +212,7 @@ class Session:
             )
         if passed := self._count(body):
             return self._end(Input.TIMEOUT, passed, now)
-        data = Data(**self._header(), seq=self.send_queue.snd_nxt, body=body)
+        data = Data(**self._header(), seq=self.send_queue.snd_nxt, body=body, input_required=input_required)
         self.send_queue = self.send_queue.sent()
         self._stir(now)
         return self._take(step, self._enqueue(data))
@@ -244,6 +257,19 @@ class Session:
         """End the session at once: RST. What the peer has stored is still delivered to its agent."""
         self._permitted(Input.ABORT, "it is over")
         return self._end(Input.ABORT, reason, now)
+
+    def fail(self, reason: str, now: float) -> list[Effect]:
+        """Our end cannot go on, and not by our agent's wish: RST. The session is reset on both sides."""
+        return self._end(Input.LOST, reason, now) if self.state.is_open else []
+
+    def progress(self, note: str, now: float) -> list[Effect]:
+        """Our agent is at work, and this far: told to the peer by a PROBE. It keeps the session from idling out."""
+        if not self.state.is_open or self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+            raise self._error("there is no work to report on", "only an established session makes progress")
+        self._stir(now)
+        self._changed()
+        self._say(Transmit(self.peer, replace(self._counts(), note=note)))
+        return []
 
     # -- what the peer sends ---------------------------------------------------------------------------------
 
@@ -402,6 +428,10 @@ class Session:
         if self.state is State.NONE:
             return self.answer(probe, Outcome.NO_SESSION)
         effects = self._compare(probe, now, asked=False) if self.state.is_open else []
+        if probe.note and self.state.is_open:
+            self._stir(now)
+            self._changed()
+            effects.append(Report(PeerProgressed(self.id, probe.note)))
         # A finished or rejected session may have its last word under way, which says more than CLOSED would.
         rejected = self.cause is Cause.REJECTED and not self.send_queue.receipted
         if self.state.is_open or self.cause is Cause.FINISHED or rejected:
@@ -559,7 +589,8 @@ class Session:
 
     def _error(self, problem: str, hint: str) -> LocalProtocolError:
         why = f" ({self.cause.value}: {self.reason})" if self.cause else ""
-        return LocalProtocolError(f"session {self.id} is {self.state.value}{why}: {problem}", hint=hint)
+        message = f"session {self.id} is {self.state.value}{why}: {problem}"
+        return LocalProtocolError(message, code="session_state", hint=hint)
 
     def _unacked(self) -> str:
         first, last = self.recv_queue.acked, self.recv_queue.rcv_nxt - 1

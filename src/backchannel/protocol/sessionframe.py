@@ -83,8 +83,11 @@ class Rej(Header):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data(Header):
+    """`input_required`: the sender's agent cannot go on without an answer."""
+
     seq: int
     body: str
+    input_required: bool = False
 
     @property
     def id(self) -> FrameId:
@@ -135,6 +138,8 @@ class Probe(Header):
     acked: int
     receipted: int
     began: int
+    note: str = ""
+    """How far the sender's agent is, for the other agent to see: a hint, and never stored on the way."""
 
     @property
     def id(self) -> FrameId:
@@ -165,8 +170,8 @@ def digest(frame: SessionFrame) -> bytes:
             said: tuple[object, ...] = (*number, task, *astuple(limits))
         case Rej(reason=reason, retry_after=retry_after):
             said = (reason, retry_after)
-        case Data(body=body):
-            said = (body,)
+        case Data(body=body, input_required=input_required):
+            said = (body, input_required)
         case Fin(status=status, result=result):
             said = (status, result)
         case _:
