@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.errors import LocalProtocolError
-from backchannel.protocol.names import AgentName, check_id, closest, is_name, make_id
+from backchannel.protocol.names import AgentName, check_id, check_own_id, closest, is_name, make_id
 
 GOOD = ("a", "7", "analyst", "web-crawler_2", "0-_", "a" * 63)
 BAD = (
@@ -105,3 +105,10 @@ def test_a_mistyped_name_finds_the_one_that_was_meant(typed: str, meant: str) ->
 def test_a_short_name_is_not_suggested_for_everything() -> None:
     assert closest("x", ["qa", "b"]) == ""
     assert closest("anything", []) == ""
+
+
+def test_ids_of_sessions_are_not_for_messages() -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        check_own_id("s-" + "0" * 32 + "/1")
+    assert caught.value.code == "bad_id"
+    assert check_own_id("deploy-42") == "deploy-42"

@@ -1,6 +1,7 @@
 """The public client over real daemons: what it sends arrives, what it says is true, and it keeps its time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,16 @@ def test_the_same_key_is_one_message(world: World) -> None:
     assert failed.value.code == "key_reused"
 
 
+@pytest.mark.parametrize("key", ["", "k" * 129, "a\nb"])
+def test_what_is_no_key_is_refused_and_not_replaced_by_a_new_one(world: World, key: str) -> None:
+    bob = world.agent("bob")
+    for call in (bob.send, bob.ask):
+        with pytest.raises(LocalProtocolError) as refused:
+            call("bob", "hello", key=key)
+        assert refused.value.code == "bad_id"
+    assert world.texts("bob") == []
+
+
 @pytest.mark.parametrize("text", ["x" * (1 << 20), "\n" * (1 << 19), "\u20ac" * (350_000)])
 def test_a_text_beyond_the_limit_is_over_the_limit(world: World, text: str) -> None:
     alice = world.agent("alice")
@@ -128,6 +139,14 @@ def test_waiting_ends_with_the_message_or_with_the_time(world: World) -> None:
     later.start()
     assert [acked(delivery) for delivery in take_one(bob)] == ["late"]
     later.join()
+
+
+@pytest.mark.parametrize("stage", ["accked", "queued", "rejected"])
+def test_a_stage_that_cannot_be_waited_for_is_the_callers_mistake(world: World, stage: str) -> None:
+    receipt = world.agent("bob").send("bob", "hello")
+    with pytest.raises(LocalProtocolError) as wrong:
+        receipt.wait(stage, timeout=0)
+    assert "use stored, taken, acked, done" in str(wrong.value)
 
 
 def take_one(agent: Agent) -> list[object]:
@@ -187,6 +206,18 @@ def test_a_message_can_be_found_and_cancelled_without_naming_its_target(world: W
     with pytest.raises(LocalProtocolError) as failed:
         alice.status("m-nobody")
     assert failed.value.code == "no_such_message"
+
+
+def test_a_message_is_found_though_another_daemon_is_frozen(world: World) -> None:
+    frozen = world.start("alice")
+    bob = world.agent("bob")
+    receipt = bob.send("bob", "hello")
+    frozen.freeze()
+    try:
+        assert bob.status(receipt.id).stage is Stage.STORED
+        assert bob.cancel(receipt.id).stage is Stage.CANCELLED
+    finally:
+        frozen.thaw()
 
 
 def test_agents_tells_who_is_there(world: World) -> None:
@@ -363,6 +394,36 @@ def test_a_daemon_that_cannot_start_says_why(world: World) -> None:
         alice.send("bob", "hello")
     assert "unknown setting 'colour'" in str(failed.value)
     assert time.monotonic() - begin < 8
+
+
+READ_ONLY = """
+from backchannel import Agent, NotPermitted
+from backchannel.cli.main import run
+try:
+    Agent("bob")
+except NotPermitted as error:
+    print(error)
+print(run(["down", "bob"]), run(["remove", "bob"]))
+"""
+
+
+def test_a_state_directory_that_cannot_be_written_is_not_permitted(world: World) -> None:
+    world.agent("bob").close()
+    folder = world.state / "bob"
+    (folder / "run").write_text("[]")  # so that the agent has something to write
+    folder.chmod(0o500)
+    wrap: list[str] = []
+    if os.geteuid() == 0:  # root may write everywhere, unless it gives that up
+        if not shutil.which("setpriv"):
+            pytest.skip("needs setpriv")
+        rights = "-dac_override,-dac_read_search"
+        wrap = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    try:
+        said = world.run(READ_ONLY, wrap=wrap).splitlines()
+    finally:
+        folder.chmod(0o700)
+    assert said == [f"{folder} cannot be written (Permission denied): look at it: ls -ld {folder}", "7 7"]
+    assert not list(folder.glob("*.new"))
 
 
 @pytest.mark.parametrize("run", [None, "", "[]", "[1]", "{}", "nonsense", '["/gone/python"]'])

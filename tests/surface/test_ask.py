@@ -131,6 +131,19 @@ def test_the_shell_asks_and_the_shell_answers(world: World) -> None:
     assert world.cli("recv", agent="analyst").stdout == ""
 
 
+def test_options_may_stand_between_the_words(world: World) -> None:
+    world.up("analyst", "executor")
+    asked = world.cli("ask", "executor", "--timeout", "0.1", "8080 or 3000?", agent="analyst")
+    assert asked.returncode == 4, asked.stderr
+    question = json.loads(world.cli("recv", "--keep", "--json", agent="executor").stdout)
+    assert question["text"] == "8080 or 3000?"
+    replied = world.cli("reply", question["id"], "--as", "executor", "--", "-1")
+    assert (replied.returncode, replied.stderr) == (0, "")
+    assert texts(collect(world.agent("analyst"), 1)) == ["-1"]
+    several = world.cli("ack", "one", "--as", "executor", "two")
+    assert (several.returncode, several.stderr.count("there is no message")) == (5, 2)
+
+
 def test_the_answer_to_a_process_that_is_no_agent_comes_with_the_receipt(world: World) -> None:
     executor = world.agent("executor")
     with asking(world, "who am I?", agent=None) as asker:
@@ -140,6 +153,20 @@ def test_the_answer_to_a_process_that_is_no_agent_comes_with_the_receipt(world: 
         assert asker.communicate(timeout=20) == ("nobody in particular\n", "")
     receipt = json.loads(world.cli("status", delivery.id, "--json").stdout)
     assert (receipt["stage"], receipt["reply_text"]) == ("done", "nobody in particular")
+    # The hint of an `ask` that ran out of time leads here.
+    assert world.cli("status", delivery.id).stdout.splitlines()[1:] == ["nobody in particular"]
+
+
+def test_an_answer_as_json_has_the_keys_of_a_message_whoever_asked(world: World) -> None:
+    executor = world.agent("executor")
+    world.up("analyst")
+    keys = {"id", "kind", "from", "to", "text", "sent_at", "session", "delivery", "reply_to", "trace_id", "hops"}
+    for agent in (None, "analyst"):
+        with asking(world, "8080?", "--json", agent=agent) as asker:
+            taken(executor).reply("8080")
+            answer = json.loads(asker.communicate(timeout=20)[0])
+        assert keys | {"priority", "headers"} <= set(answer)
+        assert (answer["from"], answer["to"], answer["text"]) == ("executor", agent or "@user", "8080")
 
 
 def test_an_answer_carries_headers_and_the_question_it_answers(world: World) -> None:

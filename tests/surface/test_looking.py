@@ -27,6 +27,14 @@ def now_on(world: World) -> int:
     return last
 
 
+@pytest.mark.parametrize(
+    "words", ["log --since ²h", "log --until 1.2.3d", "log --since yesterday", "log --max 0", "peek --max -1"]
+)
+def test_an_option_that_means_nothing_is_refused_in_one_line(shared: World, words: str) -> None:
+    refused = shared.cli(*words.split(), agent="executor")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
+
+
 # --- tap --------------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +154,16 @@ def output(world: World, *args: str, agent: str | None = None) -> Iterator[Outpu
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_tap_of_several_goes_on_when_one_of_them_is_taken_down(world: World) -> None:
+    world.up("executor", "writer")
+    analyst = world.agent("analyst")
+    with output(world, "tap", "executor", "writer", "--text") as tap:
+        until(lambda: analyst.send("writer", "first") and tap.has("first"))
+        world.cli("down", "executor")
+        analyst.send("writer", "second")
+        until(lambda: tap.has("second"))
 
 
 # --- peek and log -----------------------------------------------------------------------------------------------------

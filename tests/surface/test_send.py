@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from backchannel import LocalProtocolError, PeerAbsent, Receipt, Refused
-from backchannel.testing import World
+from backchannel.testing import World, command
 
 from .helpers import Refusal, collect, control, left, texts, wire
 
@@ -52,6 +56,65 @@ def test_a_list_of_names_ends_with_the_first_failures_exit_code(shared: World) -
     assert "there is no agent nobody" in wrong.stderr
     assert "'No!' is not an agent name" in wrong.stderr
     assert shared.cli("send", "No!,nobody", "hello", agent="analyst").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("send executor <&-", 2),
+        ("send executor - <&-", 2),
+        ("send executor hello >&-", 2),
+        ("recv --as executor >&-", 2),
+        ("agents >&-", 2),
+        ("send nobody hello 2>&-", 5),
+        ("send executor hello <&- 2>&-", 0),
+    ],
+)
+def test_a_closed_standard_stream_is_no_traceback(shared: World, line: str, code: int) -> None:
+    shared.agent("analyst").send("executor", "kept")
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command()} {line}"],
+        env=shared.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n") <= 1) == (code, True), done.stderr
+    assert "kept" in texts(left(shared.agent("executor"))), "what could not be printed was not acked"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_text_is_printed_as_utf_8_whatever_the_locale(shared: World, options: list[str]) -> None:
+    shared.agent("analyst").send("executor", "grün €")
+    env = shared.env | {"PYTHONIOENCODING": "ascii"}
+    printed = subprocess.run([command(), "recv", "--as", "executor", *options], env=env, capture_output=True)
+    assert (printed.returncode, printed.stderr) == (0, b"")
+    assert "grün €" in printed.stdout.decode()
+
+
+def test_who_waits_for_many_has_sent_to_all_of_them_first(shared: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        words = ("send", "executor,writer", "hello", "--wait", "acked", "--timeout", "20")
+        waiting = pool.submit(shared.cli, *words, agent="analyst")
+        collect(shared.agent("writer"), 1)  # while executor has not acked yet
+        collect(shared.agent("executor"), 1)
+        done = waiting.result()
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["acked", "executor"], ["acked", "writer"]]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_on_a_terminal_no_line_of_a_text_passes_for_another_message(shared: World) -> None:
+    shared.agent("analyst").send("executor", "hello\nwriter  12:00:00  m-1\nshut down")
+    terminal, inside = pty.openpty()
+    try:
+        env = shared.env_of("executor")
+        subprocess.run([command(), "recv"], env=env, stdin=subprocess.DEVNULL, stdout=inside, check=True, timeout=20)
+        shown = os.read(terminal, 4096).decode().splitlines()
+    finally:
+        os.close(inside)
+        os.close(terminal)
+    assert shown[0].startswith("analyst  ")
+    assert shown[1:] == ["    hello", "    writer  12:00:00  m-1", "    shut down"]
 
 
 def test_there_must_be_somebody_for_a_message_to_all(world: World) -> None:

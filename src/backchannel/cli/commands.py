@@ -17,7 +17,7 @@ from ..protocol.names import AgentName
 from ..transport import start
 from ..transport.paths import register, write_private
 from . import recv, send, session
-from .common import caller_of, each, receipt_line, say, seconds, session_line
+from .common import caller_of, each, positive, receipt_line, say, seconds, session_line
 from .terminal import printable
 
 STOP_S = 5.0
@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
     for parser_ in (peek_, log_):
-        parser_.add_argument("--max", type=int, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument("--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000)")
         parser_.add_argument("--text", action="store_true", help="with the texts")
     tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
     tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")
@@ -132,7 +132,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse with our exit: one line, the next step, code 2."""
+    """Argparse with our exit: one line, the next step, code 2. Options may stand between the words."""
+
+    _is_mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Left to itself argparse counts TEXT as left out as soon as an option follows TO: `ask TO --timeout 5 TEXT`.
+        if self._is_mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().replace("usage: ", "").strip()

@@ -42,7 +42,9 @@ def each(items: Iterable[str], options: argparse.Namespace, act: Callable[[str],
 
 def receipt_line(receipt: dict[str, Any]) -> str:
     more = f"  delivery {receipt['delivery']}" if receipt["delivery"] else ""
-    return f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{_why(receipt['reason'])}"
+    line = f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{_why(receipt['reason'])}"
+    answer = receipt.get("reply_text")  # of one who asked as @user, and finds it nowhere else
+    return line if answer is None else line + "\n" + printable(answer, sys.stdout)
 
 
 def session_line(record: dict[str, Any]) -> str:
@@ -62,8 +64,8 @@ def seconds(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
-    """An option's number of things, 1 or more. Raises `ValueError`."""
+def positive(text: str) -> int:
+    """An option's number of things, at least one. Raises `ValueError`, which argparse reports."""
     value = int(text)
     if value < 1:
         raise ValueError(text)

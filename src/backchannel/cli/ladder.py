@@ -56,7 +56,7 @@ def _show_session(caller: wire.Caller, options: argparse.Namespace) -> int:
 def _rungs(events: list[dict[str, Any]]) -> list[Rung]:
     """The frames, and an ACK for what was processed; of ACKs that nothing stands between the last is enough."""
     rungs: list[tuple[float, int, Rung]] = []
-    for order, event in enumerate(events):
+    for order, event in enumerate(event for event in events if event["kind"] != "ACK"):
         is_out = event["direction"] == "out"
         rungs.append((event["at"], order, Rung(event["at"], is_out, _label(event), _note(event), event.get("text"))))
         if event["acked_at"] is not None:
@@ -141,7 +141,7 @@ def _draw(left: str, right: str, rungs: list[Rung]) -> None:
     for rung in rungs:
         whole = time.strftime("%H:%M:%S", time.localtime(rung.at)) if rung.at else ""
         when = f"{whole}.{int(rung.at % 1 * 1000):03}" if whole else ""
-        dashes = "-" * max(1, ARROW_CHARS - len(rung.label) - 8)
+        dashes = "-" * max(1, ARROW_CHARS - len(rung.label) - 7)
         arrow = f"---- {rung.label} {dashes}>" if rung.is_out else f"<{dashes} {rung.label} ----"
         note = f"  {printable(rung.note, sys.stdout)}" if rung.note else ""
         print(f"{when:<14}|{arrow:<{ARROW_CHARS}}|{note}".rstrip())

@@ -6,7 +6,7 @@ Everything that is not needed for `send` and `recv` is imported only when someth
 import os
 import sys
 
-from ..errors import BackchannelError
+from ..errors import BackchannelError, LocalProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ def main() -> "NoReturn":
     7 not permitted, 1 anything else."""
     argv = sys.argv[1:]
     try:
+        _check_streams()
         status = run(argv)
+    except BackchannelError as error:
+        status = report(error, as_json="--json" in argv)
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -33,6 +36,18 @@ def main() -> "NoReturn":
     except OSError:
         status = status or 1
     os._exit(status)  # nothing of ours needs the interpreter's farewell, which takes milliseconds
+
+
+def _check_streams() -> None:
+    """A text is UTF-8 wherever it goes, whatever the locale. Raises `LocalProtocolError` without standard output: what
+    cannot be printed must not be acked either."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - ours until the end
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise LocalProtocolError("standard output is closed", code="usage", hint="redirect it to /dev/null instead")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def run(argv: list[str]) -> int:

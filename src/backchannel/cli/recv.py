@@ -76,6 +76,8 @@ def _print(message: "dict[str, Any]", *, as_json: bool) -> None:
     again = f"  (delivery {message['delivery']})" if message["delivery"] > 1 else ""
     kind = "" if message["kind"] == "message" else f"  {message['kind']}"
     text = printable(message["text"], sys.stdout)
+    if sys.stdout.isatty():  # no line of a text may pass for the line above another message
+        text = "    " + text.replace("\n", "\n    ")
     sys.stdout.write(f"{message['from']}  {when}  {message['id']}{kind}{again}\n{text}")
     if not text.endswith("\n"):
         sys.stdout.write("\n")

@@ -56,33 +56,48 @@ def send(argv: list[str]) -> int:
     text = text_from(words, "send")
     params = {k: options.get(k) for k in ("ttl", "priority", "durability", "reply_to")}
     params["headers"] = _headers(options.get("header"))
-    if len(targets) == 1:
-        _send_one(caller, targets[0], text, wait, options, params)
-        return 0
-    status = 0
-    for target in targets:
+    as_json = bool(options.get("json"))
+    failures: list[BackchannelError] = []
+    receipts = []
+    for target in targets:  # all of them, before anybody is waited for
         try:
-            _send_one(caller, target, text, wait, options, params)
+            receipts.append(_push(caller, target, text, options, params))
         except BackchannelError as error:
-            from .main import report
+            failures.append(error)
+            if len(targets) > 1:
+                _report(error, as_json)
+    for receipt in receipts:
+        try:
+            _follow(caller, receipt, wait, options.get("timeout"), as_json)
+        except BackchannelError as error:
+            failures.append(error)
+            if len(targets) > 1:
+                _report(error, as_json)
+    if len(targets) == 1 and failures:
+        raise failures[0]
+    return exit_code(failures[0]) if failures else 0
 
-            report(error, as_json=bool(options.get("json")))
-            status = status or exit_code(error)
-    return status
+
+def _report(error: BackchannelError, as_json: bool) -> None:
+    from .main import report
+
+    report(error, as_json=as_json)
 
 
-def _send_one(
-    caller: wire.Caller, to: str, text: str, wait: str, options: "dict[str, Any]", params: "dict[str, Any]"
-) -> None:
+def _push(
+    caller: wire.Caller, to: str, text: str, options: "dict[str, Any]", params: "dict[str, Any]"
+) -> "dict[str, Any]":
     timeout = options.get("timeout")
-    receipt = run(
-        calls.push(caller, to, text, options.get("key"), wire.CALL_S if timeout is None else timeout, **params)
-    )
+    return run(calls.push(caller, to, text, options.get("key"), wire.CALL_S if timeout is None else timeout, **params))
+
+
+def _follow(caller: wire.Caller, receipt: "dict[str, Any]", wait: str, timeout: float | None, as_json: bool) -> None:
+    """Waits until the message is as far as wanted, and prints its receipt."""
     if wait != "stored":
         is_queued = receipt["stage"] == "queued"
-        later = run(calls.wait(caller, to, receipt["id"], wait, timeout, receipt["from"], queued=is_queued))
+        later = run(calls.wait(caller, receipt["to"], receipt["id"], wait, timeout, receipt["from"], queued=is_queued))
         receipt = {**later, "duplicate": receipt["duplicate"]}  # only the push knows that
-    _print(receipt, as_json=bool(options.get("json")))
+    _print(receipt, as_json=as_json)
     raise_unless_reached(receipt, wait, timeout)
 
 
@@ -125,7 +140,7 @@ def text_from(words: list[str], command: str) -> str:
         except UnicodeEncodeError:
             raise LocalProtocolError("the TEXT is not UTF-8", code="malformed", hint="send UTF-8 text") from None
         return text
-    if len(words) == 1 and sys.stdin.isatty():
+    if sys.stdin is None or (len(words) == 1 and sys.stdin.isatty()):  # None: it was closed
         raise LocalProtocolError(f"{command} needs a TEXT", code="usage", hint="give it as a word or on standard input")
     try:
         return sys.stdin.buffer.read().decode()

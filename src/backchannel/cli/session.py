@@ -13,7 +13,7 @@ from ..client import sessioncalls, wire
 from ..client.drive import run
 from ..errors import LocalProtocolError
 from ..protocol.codec import encode
-from .common import caller_of, count, first_line, receipt_line, say, seconds, session_line
+from .common import caller_of, first_line, positive, receipt_line, say, seconds, session_line
 from .send import text_from
 from .terminal import printable
 
@@ -72,7 +72,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     serve_ = command("serve", serve, "Let a program be an agent: one run for each session.")
     serve_.add_argument("name", metavar="NAME")
     serve_.add_argument(
-        "--max", type=count, default=1, metavar="N", help="run N at once; further tasks wait (default: 1)"
+        "--max", type=positive, default=1, metavar="N", help="run N at once; further tasks wait (default: 1)"
     )
     serve_.add_argument(
         "--exec", dest="program", nargs=argparse.REMAINDER, required=True, metavar="COMMAND...",
@@ -82,9 +82,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-messages", type=count, metavar="N", help="end it after N texts, both directions together"
+        "--max-messages", type=positive, metavar="N", help="end it after N texts, both directions together"
     )
-    parser.add_argument("--max-bytes", type=count, metavar="N", help="end it after N bytes of text")
+    parser.add_argument("--max-bytes", type=positive, metavar="N", help="end it after N bytes of text")
     parser.add_argument("--deadline", type=seconds, metavar="S", help="end it after S seconds")
     parser.add_argument("--idle-timeout", type=seconds, metavar="S", help="end it after S seconds without a text")
 

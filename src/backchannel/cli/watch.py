@@ -11,6 +11,7 @@ from ..client import calls, wire
 from ..client.drive import run
 from ..errors import BackchannelError, LocalProtocolError
 from ..protocol.codec import encode
+from .main import report
 from .terminal import printable
 
 PAGE = 500
@@ -59,14 +60,22 @@ def _show_events(
     peer: str | None = None,
 ) -> int:
     deadline = None if seconds is None else time.monotonic() + seconds
-    taps = [_Tap(caller, name, after, with_text=options.text) for name in names]
+    left = [_Tap(caller, name, after, with_text=options.text) for name in names]
     with selectors.DefaultSelector() as selector:
-        for tap in taps:
+        for tap in left:
             tap.ask(selector)
         while deadline is None or time.monotonic() < deadline:
             wait = FOLLOW_S if deadline is None else max(0.0, deadline - time.monotonic())
             for key, _ in selector.select(wait):
-                for event in key.data.hear(selector):
+                try:
+                    events = key.data.hear(selector)
+                except BackchannelError as error:  # somebody took it down; the others go on
+                    left.remove(key.data)
+                    if not left:
+                        raise
+                    report(error, as_json=options.json)
+                    continue
+                for event in events:
                     if peer in (None, event["from"]):
                         _print_event(event, as_json=options.json)
                 sys.stdout.flush()
@@ -139,11 +148,11 @@ def _time(text: str | None) -> float | None:
     """Unix time of "10m" ago, or of an ISO 8601 time (local where it names no zone)."""
     if text is None:
         return None
-    if text[-1:] in _UNITS and text[:-1].replace(".", "", 1).isdigit():
-        return time.time() - float(text[:-1]) * _UNITS[text[-1]]
     try:
+        if text[-1:] in _UNITS and text[:-1].replace(".", "", 1).isdecimal():  # isdigit would let a "²" through
+            return time.time() - min(float(text[:-1]) * _UNITS[text[-1]], time.time())
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise LocalProtocolError(
             f"{text!r} is no time", code="usage", hint="use 10m, 2h or 3d (ago), or 2026-01-31T12:00"
         ) from None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from ..errors import BackchannelError
-from ..protocol.receipt import Stage
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
@@ -16,7 +15,17 @@ from . import calls, sessioncalls, wire
 from .aiodrive import run
 from .aiosessions import AsyncRequest, AsyncSession
 from .commit import Commit
-from .records import AgentInfo, Answer, DeliveryRecord, ReceiptRecord, all_or_first_error, handling, traced, unsettled
+from .records import (
+    AgentInfo,
+    Answer,
+    DeliveryRecord,
+    ReceiptRecord,
+    all_or_first_error,
+    handling,
+    stage_named,
+    traced,
+    unsettled,
+)
 from .sessionrecords import SessionRecord
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ class AsyncReceipt(ReceiptRecord):
 
     async def wait(self, stage: str = "acked", timeout: float | None = None) -> Self:
         """As `Receipt.wait`."""
-        wanted = Stage(stage)
+        wanted = stage_named(stage)
         self._learnt(await run(self._waiting(wanted, timeout)))
         self._checked(wanted, timeout)
         return self

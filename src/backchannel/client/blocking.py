@@ -12,14 +12,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BackchannelError
-from ..protocol.receipt import Stage
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
 from .commit import Commit
 from .drive import run
-from .records import AgentInfo, Answer, DeliveryRecord, ReceiptRecord, all_or_first_error, handling, traced, unsettled
+from .records import (
+    AgentInfo,
+    Answer,
+    DeliveryRecord,
+    ReceiptRecord,
+    all_or_first_error,
+    handling,
+    stage_named,
+    traced,
+    unsettled,
+)
 from .sessionrecords import SessionRecord
 from .sessions import Request, Session
 
@@ -39,7 +48,7 @@ class Receipt(ReceiptRecord):
 
         Raises `Refused` if it was rejected, cancelled, expired or dead, and `TimedOut`.
         """
-        wanted = Stage(stage)
+        wanted = stage_named(stage)
         self._learnt(run(self._waiting(wanted, timeout)))
         self._checked(wanted, timeout)
         return self

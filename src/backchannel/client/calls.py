@@ -44,6 +44,7 @@ ANSWER_GRACE_S = 5.0  # beyond a wait the daemon was asked for, until we call it
 BATCH_LINES = 100  # of one write; their answers fit a socket's buffer, so neither end waits for the other
 BATCH_BYTES = 1 << 18
 WAIT_SLICE_S = 600.0  # one long poll of an endless wait
+FIND_S = 5.0  # for one agent to answer (and to start, if it must) while a message is looked for among all
 AGAIN_S = 0.2  # until a crowded daemon is asked again whether a question ended; the answer needs no such wait
 
 
@@ -118,7 +119,7 @@ def ask(
     An agent claims the answer on a connection of its own before it asks, so that nobody else of its name takes it; a
     process that is no agent finds the answer in the receipt.
     """
-    message_id = check_id(message_id) if message_id else new_id("m")
+    message_id = new_id("m") if message_id is None else check_id(message_id)
     deadline = None if timeout is None else time.monotonic() + timeout
     left = CALL_S if timeout is None else min(CALL_S, timeout)
     if caller.name is None:
@@ -127,7 +128,12 @@ def ask(
         _raise_unless_done(found, to, timeout)
         if found.get("reply_text") is None:
             raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
-        return {"id": found["reply_id"], "from": to, "text": found["reply_text"], "reply_to": message_id}
+        # It is no stored message, but has a message's keys: who reads answers need not care who asked.
+        return {
+            "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
+            "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
+            "hops": 1, "priority": "normal", "headers": {},
+        }  # fmt: skip
     claimed, watching = Stream(), Stream()
     try:
         yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, left)
@@ -484,7 +490,7 @@ def _push_params(
     caller: Caller, to: str, text: str, message_id: str | None, options: "dict[str, Any]"
 ) -> "dict[str, Any]":
     check_text(text)
-    params: dict[str, Any] = {"to": AgentName(to), "id": check_id(message_id) if message_id else new_id("m")}
+    params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
         params["auth"] = caller.key
@@ -545,15 +551,15 @@ def _find(
     unreachable = []
     for name in caller.places.registered():
         try:
-            found = yield from call(caller, name, INBOX, method, params, timeout)
-        except PeerAbsent:
+            found = yield from call(caller, name, INBOX, method, params, min(timeout, FIND_S))
+        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":
                 raise
         else:
             return found
-    beyond = f" (not asked, because they are down: {', '.join(unreachable)})" if unreachable else ""
+    beyond = f" (not asked, because they are down or do not answer: {', '.join(unreachable)})" if unreachable else ""
     raise LocalProtocolError(
         f"no agent here has a message {message_id}{beyond}", code="no_such_message", hint="check the id"
     )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from ..errors import BackchannelError, Refused, TimedOut
-from ..protocol.receipt import Stage
+from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
+from ..protocol.receipt import WAITABLE, Stage
 from . import calls, sessioncalls
 
 if TYPE_CHECKING:
@@ -228,6 +228,16 @@ class DeliveryRecord:
 
     def _token(self) -> dict[str, Any]:
         return {"delivery": self.delivery, "from": self.sender}
+
+
+def stage_named(word: str) -> Stage:
+    """The stage of a receipt to wait for. Raises `LocalProtocolError`."""
+    try:
+        return Stage(word)
+    except ValueError:
+        raise LocalProtocolError(
+            f"{word!r} is no stage", code="bad_params", hint=f"use {', '.join(WAITABLE)}"
+        ) from None
 
 
 def text_or_none(value: Any) -> str | None:

@@ -167,13 +167,9 @@ def watch(caller: Caller, session_id: str, version: int, wait_s: float) -> "Conv
 
 def history(caller: Caller, session_id: str, *, text: bool) -> "Conversation[tuple[Record, list[dict[str, Any]]]]":
     """The record, and what happened, in order of time."""
-    events: list[dict[str, Any]] = []
-    while True:
-        params = {"session": check_id(session_id), "text": text, "after": len(events)}
-        result = yield from call(caller, caller.me(), CONTROL, "trace", params, CALL_S)
-        events += result["events"]
-        if not result["events"]:
-            return result["session"], events
+    params = {"session": check_id(session_id), "text": text}
+    result = yield from call(caller, caller.me(), CONTROL, "trace", params, CALL_S)
+    return result["session"], result["events"]
 
 
 # --- talking ----------------------------------------------------------------------------------------------------------
@@ -191,7 +187,7 @@ def say(
     """Says a text. While the window is full it waits for room, at most `timeout` seconds (None: without end)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     params = {
-        "session": session_id, "text": calls.check_text(text), "id": check_id(key) if key else new_id("m"),
+        "session": session_id, "text": calls.check_text(text), "id": new_id("m") if key is None else check_id(key),
         "input_required": input_required or None,
     }  # fmt: skip
     while True:
@@ -244,11 +240,11 @@ def _stage_of(seq: int, record: "Record") -> "dict[str, Any]":
     cause = record["cause"]
     if cause == "finished":
         return {"stage": "done"}
-    if record["acked_upto"] >= seq:
+    if record["acked_upto"] > seq:
         return {"stage": "acked"}
     if cause is not None:
         return {"stage": _ENDS.get(cause, "dead"), "reason": f"the session was {cause}: {record['reason']}"}
-    return {"stage": "stored" if record["stored_upto"] >= seq else "queued"}
+    return {"stage": "stored" if record["stored_upto"] > seq else "queued"}
 
 
 _ENDS = {"aborted": "cancelled", "expired": "expired"}
@@ -257,7 +253,7 @@ _ENDS = {"aborted": "cancelled", "expired": "expired"}
 def as_receipt(said: "dict[str, Any]") -> "dict[str, Any]":
     """What `say` answered, as a receipt: the message has the id under which it lies in the peer's mailbox."""
     return {
-        **said, "id": f"{said['session']}/{said['seq']}", "key": said["id"], "reason": None, "durability": None,
+        **said, "reason": None, "durability": None,
         "mailbox_id": None, "msg_no": None, "delivery": 0, "evidence": None, "reply_id": None,
     }  # fmt: skip
 

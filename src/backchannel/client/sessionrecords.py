@@ -129,7 +129,7 @@ class SessionRecord:
     @property
     def unread(self) -> int:
         """What the peer said and our agent has not processed."""
-        return int(self.raw["unread"])
+        return int(self.raw.get("unread", 0))
 
     @property
     def window(self) -> int:
@@ -320,6 +320,8 @@ class SessionBase:
     def _take(self, deadline: float | None) -> "Conversation[DeliveryRecord | None]":
         while not self._is_read:
             left = WAIT_SLICE_S if deadline is None else max(0.0, min(WAIT_SLICE_S, deadline - time.monotonic()))
+            if not self.record.is_open or self.record.raw["peer_status"] is not None:
+                left = 0.0  # all that there will ever be is there
             self._stream.held.clear()
             raw = yield from sessioncalls.take_mail(self._caller, self._stream, self.id, left)
             if raw is None:
@@ -335,9 +337,8 @@ class SessionBase:
                 self._current = delivery
                 return delivery
             yield from self._ack(delivery)
-            if delivery.kind == "finished":
-                yield from self._look()
-                self._is_read = True
+            yield from self._look()  # a notice is a hint; how it stands the record says
+            self._is_read = delivery.kind == "finished"
         if self._is_read:
             self._stream.close()  # nothing more can come
         return None

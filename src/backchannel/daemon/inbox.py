@@ -13,7 +13,7 @@ from ..mailbox.mailbox import State
 from ..mailbox.outbox import Row
 from ..protocol import frame
 from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
-from ..protocol.names import AgentName, check_id, make_id
+from ..protocol.names import AgentName, check_own_id, make_id
 from ..protocol.receipt import WAITABLE, Stage
 from ..protocol.sessionwire import Lineage
 from . import guard
@@ -43,7 +43,7 @@ class Inbox:
         host = self._host
         self.check_addressee(push.to)
         sender = sender_key(self.prove(push.sender, push.auth), caller.peer)
-        message_id = check_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
+        message_id = check_own_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
         if refusal is None and not self.has_room(envelope.body_bytes, now):
@@ -96,7 +96,7 @@ class Inbox:
             if state.stage.reached(wanted) or params.timeout == 0:
                 return self._host.receipt_line(request_id, state, with_reply=True)
         if len(self._host.watchers) >= WAITS_MAX:
-            raise _again()
+            raise again()
         self._host.watchers.append(Watcher(caller, request_id, params.id, number, wanted, now + params.timeout))
         return None
 
@@ -221,5 +221,5 @@ class Inbox:
         return self._host.mailbox.get(params.id, params.sender)
 
 
-def _again() -> BackchannelError:
+def again() -> BackchannelError:
     return BackchannelError("too many are waiting already", code="again", hint="ask again in a moment", retry=True)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit, Refused
 from ..protocol import fastcodec, sessionwire
-from ..protocol.frame import WAIT_S_MAX, Close, Request, Say, answer, parse
+from ..protocol.frame import WAIT_S_MAX, Close, Request, Say, answer, answer_error, parse
 from ..protocol.names import AgentName, check_id, make_id
 from ..protocol.session import Role, Session
 from ..protocol.sessionframe import Data, Syn
 from ..protocol.states import Cause, State
 from .callers import Answer, Caller
+from .inbox import WAITS_MAX, again
 from .sessions import Asked
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class SessionCalls:
         lineage = host.own_calls.inherit(lineage, now)
         host.own_calls.check_rate(target, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
-        sessions.store.begin(session_id, target, params.text, lineage, wall)
+        sessions.store.begin(session_id, target, Role.INITIATOR, params.text, lineage, wall)
         sessions.carry_out(effects, now, wall, lineage=lineage)
         return self._record(request_id, session_id, now)
 
@@ -277,6 +278,8 @@ class SessionCalls:
         watcher = SessionWatcher(caller, request_id, params, now + params.wait)
         line = self._news(watcher, now)
         if line is None:
+            if len(self.watchers) >= WAITS_MAX:
+                raise again()
             self.watchers.append(watcher)
         return line
 
@@ -285,7 +288,10 @@ class SessionCalls:
         left = []
         for watcher in self.watchers:
             watcher.is_new = False
-            line = self._news(watcher, now)
+            try:
+                line = self._news(watcher, now)
+            except LocalProtocolError as error:  # it was forgotten meanwhile
+                line = answer_error(watcher.request_id, error)
             if line is None:
                 left.append(watcher)
             else:

@@ -282,7 +282,7 @@ class Sessions:
         match event:
             case SessionOffered(session=session, peer=peer, task=task):
                 assert lineage is not None, "a SYN says where it comes from"
-                self.store.begin(session, peer, task, lineage, wall)
+                self.store.begin(session, peer, Role.ACCEPTOR, task, lineage, wall)
                 self._put(session, peer, "offer", f"{session}/offer", task, {}, now, wall)
             case SessionAccepted(session=session, peer=peer):
                 self._put(session, peer, "accepted", f"{session}/accepted", "", {}, now, wall)
@@ -296,8 +296,10 @@ class Sessions:
     def _closed(self, event: SessionClosed, now: float, wall: float) -> None:
         if not self.store.has(event.session):
             return  # a RST came before its SYN, or long after: our agent never heard of it
-        self.store.ended(event.session, event.retry_after, wall)
-        is_acceptor = self.endpoint.session(event.session).role is Role.ACCEPTOR
+        role = self.endpoint.session(event.session).role
+        assert role is not None, "what is closed was open"
+        self.store.ended(event.session, role, event.cause, event.retry_after, wall)
+        is_acceptor = role is Role.ACCEPTOR
         if is_acceptor and self.withdraw_offer(event.session, event.peer, event.reason, wall):
             return  # it came and went before our agent looked
         if event.cause is Cause.REJECTED and not is_acceptor:
@@ -334,4 +336,8 @@ class Sessions:
             trace_id=lineage.trace_id or session, hops=lineage.hops, durability=self._host.config.durability,
             path=",".join(path),
         )  # fmt: skip
-        self._host.store(envelope, now, wall, is_own=True)
+        try:
+            self._host.store(envelope, now, wall, is_own=True)
+        except BackchannelError as error:
+            # Nobody's fault but ours: the machine has taken it already. The pass is undone, and answered as a mistake.
+            raise RuntimeError(f"mail of session {session} does not go in: {error}") from error

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..protocol.endpoint import Changes, EndpointSnapshot
-from ..protocol.session import Snapshot
+from ..protocol.session import Role, Snapshot
 from ..protocol.sessionframe import SynNumber
 from ..protocol.sessionwire import Lineage
+from ..protocol.states import Cause
 from ..protocol.synnumbers import SynNumbers
 from .mailbox import Mailbox
 
@@ -93,9 +94,10 @@ class Sessions:
             self._db.execute("DELETE FROM syn_numbers WHERE mailbox = ?", (mailbox,))
         self._numbers = numbers
 
-    def begin(self, session: str, peer: str, task: str, lineage: Lineage, wall: float) -> None:
+    def begin(self, session: str, peer: str, role: Role, task: str, lineage: Lineage, wall: float) -> None:
         """A session that is opened or offered; its machine comes with `save`, in the same transaction."""
         self._mailbox.begin()
+        self._db.execute("UPDATE session_counters SET opened = opened + 1 WHERE role = ?", (role.value,))
         self._db.execute(
             "INSERT INTO sessions (id, peer, state, task, hops, trace_id, path, opened_at, machine)"
             " VALUES (?, ?, 'NONE', ?, ?, ?, ?, ?, x'')",
@@ -123,8 +125,9 @@ class Sessions:
             "UPDATE sessions SET is_waiting = ?1 WHERE id = ?2 AND is_waiting <> ?1", (int(is_waiting), session)
         )
 
-    def ended(self, session: str, retry_after: float | None, wall: float) -> None:
+    def ended(self, session: str, role: Role, cause: Cause, retry_after: float | None, wall: float) -> None:
         self._mailbox.begin()
+        self._db.execute(_ENDED[cause], (role.value,))
         self._db.execute("UPDATE sessions SET ended_at = ?, retry_after = ? WHERE id = ?", (wall, retry_after, session))
 
     def forget(self, session: str) -> None:
@@ -152,6 +155,15 @@ class Sessions:
             ).fetchone()
         )
 
+    def counters(self) -> dict[str, dict[str, int]]:
+        """By role: how many sessions there ever were, how they ended, and how many are open."""
+        rows = self._db.execute(
+            "SELECT role, opened, finished, rejected, aborted, reset, expired,"
+            " (SELECT count(*) FROM sessions s WHERE s.role = c.role AND s.state <> 'CLOSED') FROM session_counters c"
+        )
+        names = ("opened", *(cause.value for cause in Cause), "open")
+        return {role: dict(zip(names, counts, strict=True)) for role, *counts in rows}
+
     def received(self, session: str) -> list[tuple[Any, ...]]:
         """(kind, id, text, stage, stored_at, ended_at) of the mail that came in this session, in order."""
         return self._db.execute(
@@ -160,5 +172,12 @@ class Sessions:
         ).fetchall()
 
 
+_ENDED = {
+    Cause.FINISHED: "UPDATE session_counters SET finished = finished + 1 WHERE role = ?",
+    Cause.REJECTED: "UPDATE session_counters SET rejected = rejected + 1 WHERE role = ?",
+    Cause.ABORTED: "UPDATE session_counters SET aborted = aborted + 1 WHERE role = ?",
+    Cause.RESET: "UPDATE session_counters SET reset = reset + 1 WHERE role = ?",
+    Cause.EXPIRED: "UPDATE session_counters SET expired = expired + 1 WHERE role = ?",
+}
 _decoder = msgspec.json.Decoder(Snapshot)
 _encode = msgspec.json.Encoder().encode

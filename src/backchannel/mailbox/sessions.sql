@@ -56,3 +56,17 @@ CREATE TABLE syn_numbers (
 -- The mail of one session: what of it may be handed out next, and all of it.
 CREATE INDEX session_ready ON messages (session, priority, msg_no) WHERE stage = 'stored' AND session IS NOT NULL;
 CREATE INDEX by_session ON messages (session, msg_no) WHERE session IS NOT NULL;
+
+-- How many sessions this agent ever had, by role, and how they ended; kept when their rows are forgotten. opened = the
+-- sum of the five ends and those that are open.
+CREATE TABLE session_counters (
+    role       TEXT PRIMARY KEY,               -- initiator or acceptor
+    opened     INTEGER NOT NULL DEFAULT 0,
+    finished   INTEGER NOT NULL DEFAULT 0,
+    rejected   INTEGER NOT NULL DEFAULT 0,
+    aborted    INTEGER NOT NULL DEFAULT 0,
+    reset      INTEGER NOT NULL DEFAULT 0,
+    expired    INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+INSERT INTO session_counters (role) VALUES ('initiator'), ('acceptor');

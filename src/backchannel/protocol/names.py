@@ -8,6 +8,7 @@ from ..errors import LocalProtocolError
 
 USER = "@user"
 NAME_CHARS_MAX = 63  # with NAME + "/control.sock" a socket path still fits most runtime directories
+SESSION_PREFIX = "s-"
 ID_CHARS_MAX = 128  # room for anybody's idempotency key; bounded because every id is kept for days
 
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
@@ -42,6 +43,17 @@ def check_id(value: str) -> str:
         shown = ascii(value if len(value) < 80 else value[:77] + "...")
         raise LocalProtocolError(
             f"{shown} is not a message id", code="bad_id", hint="use 1 to 128 printable characters"
+        )
+    return value
+
+
+def check_own_id(value: str) -> str:
+    """As `check_id`, for an id that its sender chooses: those of sessions and of their mail are the daemons'."""
+    if check_id(value).startswith(SESSION_PREFIX):
+        raise LocalProtocolError(
+            f"{value!a} cannot be the id of a message",
+            code="bad_id",
+            hint=f"ids that begin with {SESSION_PREFIX} are sessions'",
         )
     return value
 

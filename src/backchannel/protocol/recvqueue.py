@@ -9,9 +9,9 @@ order, on the same machine, and costs less than the bookkeeping.
 
 from dataclasses import dataclass, replace
 
-DIGESTS_KEPT = 64
+DIGESTS_KEPT = 16
 """How many stored frames are remembered by digest. A pusher has fewer under way on one session before the
-first has its receipt, so nobody waits for the answer to an older repeat.
+first has its receipt, so nobody waits for the answer to an older repeat. They are written with each frame.
 """
 
 

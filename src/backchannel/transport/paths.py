@@ -9,7 +9,7 @@ import os
 import stat
 from _thread import get_ident
 
-from ..errors import LocalProtocolError, NotPermitted
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted
 from ..protocol.names import is_name
 
 INBOX = "inbox.sock"
@@ -120,15 +120,22 @@ def read_key(places: Places, name: str) -> str | None:
 
 
 def write_private(path: str, content: str) -> None:
-    """Puts a small file there, 0600, whole or not at all."""
+    """Puts a small file there, 0600, whole or not at all. Raises `NotPermitted`, `BackchannelError` (`storage`)."""
     temporary = f"{path}.{os.getpid()}.{get_ident()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, content.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, os.fsencode(content))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise _unwritable(os.path.dirname(path), error) from None
 
 
 def register(places: Places, name: str) -> bool:
@@ -145,7 +152,7 @@ def register(places: Places, name: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise _unusable(places.state(name), f"cannot be written ({os.strerror(error.errno or 0)})") from None
+        raise _unwritable(places.state(name), error) from None
     finally:
         try:
             os.unlink(temporary)
@@ -167,6 +174,13 @@ def _is_ours(path: str) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _unwritable(path: str, error: OSError) -> BackchannelError:
+    what = f"{path} cannot be written ({os.strerror(error.errno or 0)})"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotPermitted(what, hint=f"look at it: ls -ld {path}")
+    return BackchannelError(what, code="storage", hint=f"look at the disk: df {path}")
 
 
 def _unusable(path: str, why: str, hint: str = "") -> NotPermitted:
