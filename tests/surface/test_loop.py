@@ -257,6 +257,17 @@ def attempt(agent: Agent, to: str, refusals: list[BackchannelError]) -> None:
         refusals.append(error)
 
 
+def test_a_repetition_and_what_was_refused_do_not_count_against_the_rate(modelled: World) -> None:
+    sends = [{"to": "executor", "text": "x", "id": f"id-{number}"} for number in range(20)]
+    for _ in range(2):  # the second time as if the answer to the first had been lost
+        assert len(control(modelled, "model", "commit", sends=sends)["sends"]) == 20
+    for _ in range(25):
+        with pytest.raises(Refusal):
+            control(modelled, "model", "commit", sends=[{"to": "writer", "text": "x"}, {"to": "nobody", "text": "x"}])
+    assert control(modelled, "model", "commit", sends=[{"to": "writer", "text": "the first"}])
+    assert texts(collect(modelled.agent("writer"), 1)) == ["the first"]
+
+
 def test_a_model_that_sends_too_fast_is_stopped_and_both_are_told_once(modelled: World) -> None:
     model = modelled.agent("model")
     refusals: list[BackchannelError] = []

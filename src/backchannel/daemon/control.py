@@ -33,6 +33,7 @@ from .taking import EVIDENCE
 if TYPE_CHECKING:
     from .host import Host
 
+COUNTED_KEPT = 1000  # a repetition comes within seconds, and no pair sends as many in that time
 EVENTS_KEPT = 1000
 EVENTS_AN_ANSWER = 500
 EVENTS_WANTED_S = 60.0  # after a tap, events are recorded so long for the next one
@@ -47,6 +48,7 @@ class Control:
     def __init__(self, host: "Host") -> None:
         self._host = host
         self.pairs = guard.Pairs()
+        self._counted: dict[tuple[str, str], None] = {}  # the last that passed the rate, oldest first
         self.inheritance = guard.Inheritance()
         self.events = Events()
         self.tappers: list[Tapper] = []
@@ -70,6 +72,9 @@ class Control:
             if not host.has_room(len(bytes(request.params)), now):  # acks alone must fit until the end
                 raise host.disk_full()
             host.outbox.admit(len(sends) + len(answers))
+        for send in sends:
+            self.check_rate(send["to"], send["id"], now, wall)
+        host.session_calls.check_rates(params.says, now, wall)
         for ack, state in acks:
             host.taking.acked(state, ack.evidence, now, wall)
         said, closed = host.session_calls.do(params.says, params.closes, now, wall)
@@ -163,7 +168,6 @@ class Control:
             raise _bad(f"path {len(send.path)} is out of range", f"use at most {PATH_MAX} names")
         self.require_target(target)
         hops, trace_id, path = self.inherit(Lineage(send.hops, send.trace_id, tuple(send.path or ())), now)
-        self.check_rate(target, now, wall)
         return _push(
             target, text, message_id, wall, headers=send.headers, priority=send.priority, ttl=send.ttl,
             durability=send.durability, reply_to=send.reply_to, trace_id=trace_id, hops=hops,
@@ -191,9 +195,13 @@ class Control:
         hops, trace_id = max(lineage[:2], self.inheritance.of(now), key=lambda inherited: inherited[0])
         return Lineage(hops, trace_id, lineage.path or (*self.inheritance.path_of(now), self._host.name))
 
-    def check_rate(self, target: str, now: float, wall: float) -> None:
-        """Raises `OverLimit` (`rate`) for a model that sends too fast, and tells both ends when it begins to."""
-        if self._host.config.driven_by != "model":
+    def check_rate(self, target: str, key: str, now: float, wall: float) -> None:
+        """Raises `OverLimit` (`rate`) for a model that sends too fast, and tells both ends when it begins to.
+
+        Comes last of all checks: what is refused for another reason was not sent, and does not count. A repetition
+        (the same key) does not either: it is told what became of it.
+        """
+        if self._host.config.driven_by != "model" or (target, key) in self._counted:
             return
         allowed, tripped = self.pairs.take(target, now)
         if tripped:
@@ -202,6 +210,9 @@ class Control:
             self._host.notify(target, "loop", text, self._new_id(wall), wall)
         if not allowed:
             raise guard.too_fast(target)
+        self._counted[target, key] = None
+        if len(self._counted) > COUNTED_KEPT:
+            del self._counted[next(iter(self._counted))]
 
     def require_target(self, name: str) -> None:
         known = self._host.registered()

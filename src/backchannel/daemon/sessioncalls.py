@@ -93,7 +93,7 @@ class SessionCalls:
         if sum(s.state.is_open for s in sessions.endpoint.sessions()) >= OPEN_MAX:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
         lineage = host.own_calls.inherit(lineage, now)
-        host.own_calls.check_rate(target, now, wall)
+        host.own_calls.check_rate(target, session_id, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
         sessions.store.begin(session_id, target, Role.INITIATOR, params.text, lineage, wall)
         sessions.carry_out(effects, now, wall, lineage=lineage)
@@ -125,12 +125,13 @@ class SessionCalls:
 
     def say(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Say = parse(Say, request)
-        self._check_says([params], now, wall)
+        self.check([params], [], now, wall)
+        self.check_rates([params], now, wall)
         return answer(request_id, self._say(params, now, wall))
 
     def close(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Close = parse(Close, request)
-        self._check_closes([params], self._rehearsal(), now)
+        self.check([], [params], now, wall)
         self._close(params, now, wall)
         return self._record(request_id, params.session, now)
 
@@ -160,6 +161,13 @@ class SessionCalls:
         rehearsed = self._check_says(says, now, wall)
         self._check_closes(closes, rehearsed, now)
 
+    def check_rates(self, says: list[Say], now: float, wall: float) -> None:
+        """The last check of all. Raises `OverLimit` (`rate`)."""
+        for params in says:
+            session = self._host.sessions.endpoint.session(params.session)
+            key = f"{params.session}/{params.id or self._host.random(10).hex()}"
+            self._host.own_calls.check_rate(session.peer, key, now, wall)
+
     def do(
         self, says: list[Say], closes: list[Close], now: float, wall: float
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -178,7 +186,6 @@ class SessionCalls:
             trial = rehearsed.session(params.session)
             before = trial.state
             trial.send(params.text, now, input_required=params.input_required)
-            self._host.own_calls.check_rate(trial.peer, now, wall)
             if before.is_open and not trial.state.is_open:
                 raise self._overspent(params, now, wall, trial.reason)
         return rehearsed
