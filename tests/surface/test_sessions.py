@@ -22,7 +22,7 @@ from backchannel import (
 )
 from backchannel.testing import World
 
-from .helpers import PATIENCE_S, collect, established, heard, left, offer, opening, reached, status, texts, until
+from .helpers import PATIENCE_S, collect, established, heard, kill, left, offer, opening, reached, status, texts, until
 
 WINDOW = 1000
 HOLDING = """
@@ -286,8 +286,7 @@ def test_a_text_that_nobody_survives_ends_the_session(analyst: Agent, executor: 
 def test_while_a_session_is_held_nobody_else_gets_its_mail(analyst: Agent, executor: Agent, shared: World) -> None:
     ours, theirs = established(analyst, executor)
     ours.send("for the session")
-    ours.send("for anybody")
-    until(lambda: status(shared, "executor")["backlog"] == 2, "both to be there")
+    ours.send("for anybody").wait("stored", 20)
     assert left(executor, None) == []
     assert heard(theirs, 1) == ["for the session"]
     del theirs
@@ -490,7 +489,7 @@ def test_both_may_abort_at_once(analyst: Agent, executor: Agent) -> None:
 
 def test_an_exception_inside_with_tells_the_peer(analyst: Agent, executor: Agent) -> None:
     ours, theirs = established(analyst, executor)
-    theirs.send("never read")
+    theirs.send("never read").wait("stored", 20)
     with pytest.raises(ZeroDivisionError), ours:
         _ = 1 / 0
     assert (ours.state, ours.record.cause) == ("CLOSED", "aborted")
@@ -613,26 +612,26 @@ def test_a_session_stands_though_a_daemon_is_killed_at_every_stage(world: World,
     analyst, executor = world.agent("analyst"), world.agent("executor")
     with opening(analyst, "executor", "review") as opened:
         request = offer(executor)
-        world.kill(victim)  # between open and accept
+        kill(world, victim)  # between open and accept
         theirs = request.accept()
-        world.kill(victim)
+        kill(world, victim)
         ours = opened.result(20)
     ours.send("one")
     data = next(theirs.receive(wait=PATIENCE_S))
-    world.kill(victim)  # between data and ack
+    kill(world, victim)  # between data and ack
     assert data.delivery == 1
     data.ack()
-    world.kill(victim)
+    kill(world, victim)
     ours.send("two")
     ours.close()
-    world.kill(victim)  # between close and result
+    kill(world, victim)  # between close and result
     if is_async:
         del theirs  # lets go of its claim
         assert asyncio.run(finish(world, ours.id)) == ["two"]
     else:
         assert [data.text for data in theirs] == ["two"]
         theirs.close("done")
-    world.kill(victim)
+    kill(world, victim)
     assert ours.wait(20).result == ("ok", "done")
     assert (ours.record.cause, left(analyst, None)) == ("finished", [])
 
@@ -672,7 +671,7 @@ def test_an_opener_whose_own_daemon_dies_meanwhile_still_gets_its_answer(world: 
     with opening(analyst, "executor", "review") as opened:
         request = offer(executor)
         for name in ("analyst", "executor"):
-            world.kill(name)
+            kill(world, name)
         request.reject("busy", retry_after=5)
         with pytest.raises(Refused) as refused:
             opened.result(20)

@@ -320,14 +320,14 @@ class SessionBase:
     def _take(self, deadline: float | None) -> "Conversation[DeliveryRecord | None]":
         while not self._is_read:
             left = WAIT_SLICE_S if deadline is None else max(0.0, min(WAIT_SLICE_S, deadline - time.monotonic()))
-            if not self.record.is_open or self.record.raw["peer_status"] is not None:
-                left = 0.0  # all that there will ever be is there
+            if self._is_all_read():
+                left = 0.0  # but for a notice
             self._stream.held.clear()
             raw = yield from sessioncalls.take_mail(self._caller, self._stream, self.id, left)
             if raw is None:
                 yield from self._look()
                 self._raise_if_ended()
-                self._is_read = self.record.raw["peer_status"] is not None and not self.record.unread
+                self._is_read = self._is_all_read()
                 if deadline is not None and time.monotonic() >= deadline:
                     break
                 continue
@@ -342,6 +342,11 @@ class SessionBase:
         if self._is_read:
             self._stream.close()  # nothing more can come
         return None
+
+    def _is_all_read(self) -> bool:
+        """Whether all that the peer will ever say was processed, as last known."""
+        is_said = not self.record.is_open or self.record.raw["peer_status"] is not None
+        return is_said and not self.record.unread
 
     def _raise_if_ended(self) -> None:
         if self.record.cause not in (None, "finished"):
