@@ -135,11 +135,17 @@ def test_more_tasks_than_may_run_wait_as_offers(shared: World, analyst: Agent) -
         finished(running[1])
 
 
-def test_when_the_peer_aborts_the_program_ends(shared: World, analyst: Agent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_said_all", [False, True])
+def test_when_the_peer_aborts_the_program_ends(
+    shared: World, analyst: Agent, tmp_path: Path, has_said_all: bool
+) -> None:
     pid = tmp_path / "pid"
     with serving(shared, program=f"sleep 60 & echo $! > {pid}; echo started; wait") as served:
         session = analyst.open("executor", "review", timeout=PATIENCE_S)
         assert heard(session, 1) == ["started"]
+        if has_said_all:
+            session.close()
+            until(lambda: not session.refresh().record.unacked, "the FIN to be processed")
         session.abort("never mind")
         assert "never mind" in served.complaint()
         until(lambda: not is_running(pid), "the program, and what it started, to end")
