@@ -85,8 +85,14 @@ class Control:
             if push and is_new:
                 host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)
             receipt = queued(reply_id, shown_sender(state.sender), host.name)
-            # An @user finds the answer with the receipt of the question: it lies where it is looked for already.
-            results.append(receipt if push else {**receipt, "stage": Stage.STORED.value})
+            if not push:  # an @user finds the answer with the question: it lies where it is looked for already
+                receipt |= {
+                    "stage": Stage.STORED.value,
+                    "durability": state.durability,
+                    "mailbox_id": host.mailbox.mailbox_id,
+                    "msg_no": state.msg_no,
+                }
+            results.append(receipt)
         for push in sends:
             host.outbox.add(push["to"], push["id"], fastcodec.encode(push), wall)
             results.append(queued(push["id"], push["to"], host.name))

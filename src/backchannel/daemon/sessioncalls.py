@@ -47,6 +47,8 @@ class SessionCalls:
                 self._host.inbox_calls.guard_offer(peer, lineage, now, wall)
             self._admit(peer, len(params.text.encode()), now)
         effects = sessions.endpoint.receive(peer, received, now)
+        if isinstance(received, Syn) and effects:  # it is offered; a repetition is no further message of its trace
+            self._host.inbox_calls.count_offer(lineage)
         sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall, peer=caller.peer, lineage=lineage)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackchannelError
 from ..mailbox.frames import DROPPED, STORED, FrameRow, Frames
+from ..mailbox.outbox import Row
 from ..mailbox.sessions import Sessions as Store
 from ..protocol import fastcodec, frame
 from ..protocol.effects import (
@@ -41,7 +42,7 @@ from ..protocol.states import Cause, Outcome
 from ..protocol.task import task_state
 from .callers import Answer as Line
 from .callers import Caller
-from .courier import Errand, Reply
+from .courier import Errand, Reply, probed
 from .log import logger
 
 if TYPE_CHECKING:
@@ -183,9 +184,10 @@ class Sessions:
             except BackchannelError as error:
                 logger.warning("%s: %s answered wrongly: %s", self._host.name, errand.target, error)
                 return None
-        if reply.retry or not isinstance(errand.row, FrameRow):
+        if reply.retry or isinstance(errand.row, Row):
             return None
-        name = FrameId(errand.row.session, errand.row.kind, errand.row.number)
+        row = errand.row
+        name = FrameId(row.session, row.kind, row.number) if row else FrameId(probed(errand.lane) or "", "PROBE", 0)
         session = self.endpoint.find(name.session)
         # No mailbox speaks here, only a door: it is answered as the peer we know, for good.
         mailbox = session.mailbox if session is not None and session.mailbox is not None else ""

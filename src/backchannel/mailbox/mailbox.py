@@ -408,8 +408,8 @@ class Mailbox:
                 (lease.take_id, lease.detached, number),
             )
             envelope = Envelope(*fields)
-            session = in_order(envelope.kind, envelope.session)
-            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, session)
+            ordered = in_order(envelope.kind, envelope.session)
+            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, ordered)
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)

@@ -177,7 +177,7 @@ def lineage_of(params: Frame | Open) -> Lineage:
     if params.path is not None and len(params.path) > PATH_MAX:
         raise _bad(f"path {len(params.path)} is out of range", f"use at most {PATH_MAX} names")
     trace_id = check_id(params.trace_id) if params.trace_id is not None else None
-    return Lineage(params.hops, trace_id, tuple(AgentName(name) for name in params.path or ()))
+    return Lineage(params.hops, trace_id, tuple(str(AgentName(name)) for name in params.path or ()))
 
 
 def encode_frame(to: str, frame: SessionFrame, lineage: Lineage | None = None) -> bytes:
@@ -231,7 +231,7 @@ def to_frame(params: Frame) -> SessionFrame:
             retry_after = checked_seconds("retry_after", params.retry_after)
             return Rej(**header, reason=checked_reason(params.reason), retry_after=retry_after)  # type: ignore[arg-type]
         case "DATA":
-            return Data(**header, seq=params.seq, body=params.text)  # type: ignore[arg-type]
+            return Data(**header, seq=params.seq, body=params.text, input_required=params.input_required)  # type: ignore[arg-type]
         case "FIN":
             status = checked_status(params.status)
             return Fin(**header, seq=params.seq, status=status, result=params.text)  # type: ignore[arg-type]
@@ -264,8 +264,8 @@ def to_params(to: str, frame: SessionFrame) -> Frame | ProbeFrame:
             )
         case Rej(reason=reason, retry_after=retry_after):
             return Frame(to, "REJ", **header, reason=reason, retry_after=retry_after)
-        case Data(seq=seq, body=body):
-            return Frame(to, "DATA", **header, seq=seq, text=body)
+        case Data(seq=seq, body=body, input_required=input_required):
+            return Frame(to, "DATA", **header, seq=seq, text=body, input_required=input_required)
         case Fin(seq=seq, status=status, result=result):
             return Frame(to, "FIN", **header, seq=seq, status=status, text=result)
         case Ack(ack=ack):
