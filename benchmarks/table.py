@@ -33,14 +33,14 @@ def verdicts(found: list[Verdict]) -> str:
 def _table(work: Work, rows: list[Row]) -> str:
     modes = [mode for mode in (PINNED, UNPINNED) if any(mode in found for _, found, _ in rows)]
     is_rate = not work.is_latency
-    head = f"{'':34} {'durable':8} {'acknowledged':13} {'connection':10}"
+    head = f"{'':39} {'durable':8} {'acknowledged':13} {'connection':10}"
     names = ["median", "x base"] if is_rate else ["p50", "p99", "p99.9", "x base"]
     lines = [f"{work.title}; {work.unit}; base: {work.base.partition(': ')[2]}"]
     if work.is_latency:
         lines.append(" " * len(head) + "".join(f" |{mode:^{9 * len(names)}}" for mode in modes))
     lines.append(head + "".join(" |" + "".join(f"{name:>9}" for name in names) for _ in modes))
     for case, found, note in rows:
-        line = f"{case.system:34} {case.durable:8} {case.acknowledged:13} {case.connection:10}"
+        line = f"{case.system:39} {case.durable:8} {case.acknowledged:13} {case.connection:10}"
         line += "".join(" |" + _cells(found.get(mode), is_rate=is_rate) for mode in modes)
         lines.append(f"{line}  {note}".rstrip())
     return "\n".join(lines)

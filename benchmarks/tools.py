@@ -52,7 +52,8 @@ class Tools:
 def gather(needs: set[str], cache: Path, run: Path, *, may_install: bool, is_here: bool) -> Tools:
     """Brings what is needed. With `is_here` Backchannel is measured in the environment that runs us."""
     tools = Tools()
-    cache.mkdir(parents=True, exist_ok=True)
+    if may_install:
+        cache.mkdir(parents=True, exist_ok=True)
     if "echo" in needs:
         _compile(tools, run)
     for program in sorted(needs & DEBIAN.keys()):

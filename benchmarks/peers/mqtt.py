@@ -2,6 +2,7 @@
 
 import os
 import queue
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,8 @@ def _connected(port: int, topic: str | None = None, heard: Callable[[bytes], obj
     client.on_subscribe = lambda *_: is_subscribed.put(True)
     client.on_message = lambda _client, _data, message: heard(message.payload) if heard else None
     client.connect("127.0.0.1", port)
+    # paho leaves Nagle's algorithm on; with it a PUBACK and the next publish wait for each other, 40 ms.
+    client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.loop_start()
     is_subscribed.get(timeout=10)
     return client
