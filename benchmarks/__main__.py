@@ -191,9 +191,9 @@ def _row_json(case: Case, found: dict[str, Figures], note: str) -> dict[str, Any
 
 
 def _progress(text: str) -> None:
-    """One line that changes, for a person who waits."""
+    """One line that changes, for a person who waits; where it cannot change, nothing."""
     if sys.stderr.isatty():
-        print(f"\r{text:60}\r" if not text else f"\r{text:60}", end="", file=sys.stderr, flush=True)
+        print(f"\r{text:60}", end="" if text else "\r", file=sys.stderr, flush=True)
 
 
 def _machine(folder: str | None) -> dict[str, Any]:

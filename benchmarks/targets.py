@@ -46,6 +46,9 @@ class Target:
 
 MOST, LEAST = Kind.AT_MOST, Kind.AT_LEAST
 
+# Consumed means that an agent takes and acks meanwhile, as when the targets were set; the rows "to the last ack" stand
+# beside it in the table.
+
 TARGETS = (
     Target("send, process-durable, new connection / raw Python", "send: Backchannel, new", "send: raw Python, new", MOST, 1.6, 1.4),
     Target("send, process-durable, kept / raw Python, new connection", "send: Backchannel, kept", "send: raw Python, new", MOST, 1.0, 0.85),
