@@ -50,16 +50,16 @@ class SessionCalls:
         effects = sessions.endpoint.receive(peer, received, now)
         if isinstance(received, Syn) and effects:  # it is offered; a repetition is no further message of its trace
             self._host.inbox_calls.count_offer(lineage)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall, peer=caller.peer, lineage=lineage)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def probe(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_probe(request)
         peer = self._peer(params)
         sessions = self._host.sessions
         effects = sessions.endpoint.receive(peer, received, now)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame) -> str:
         self._host.inbox_calls.check_addressee(params.to)

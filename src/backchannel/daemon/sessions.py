@@ -111,7 +111,7 @@ class Sessions:
         if not self.endpoint.is_touched:
             return None
         changes = self.endpoint.changes()
-        self.store.save(changes, wall)
+        self.store.save(changes, wall, by_new_clock=bool(self._shift))
         self.changed.update(snapshot.id for snapshot in changes.sessions)
         return changes.pass_number
 
