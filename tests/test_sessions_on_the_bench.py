@@ -99,3 +99,43 @@ def test_an_offer_says_through_whom_its_task_came(bench: Bench) -> None:
     (syn,) = bench.host.courier.due(bench.now)
     params = json.loads(syn.line)["params"]
     assert (params["session"], params["path"], params["hops"]) == (opened["id"], ["writer"], 1)
+
+
+def test_a_refusal_of_many_words_is_passed_on_in_fewer(bench: Bench) -> None:
+    """A RST with a longer reason than a frame may have could never be sent, nor anything behind it."""
+    established(bench)
+    (answer,) = bench.host.courier.due(bench.now)
+    refusal = {"code": -32001, "message": "x" * 3000, "data": {"code": "oversize", "hint": "", "retry": False}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "error": refusal}).encode()
+    bench.host.errand_answered(answer, line, bench.now, bench.wall)
+    bench.finish()
+    (rst,) = bench.host.courier.due(bench.now)
+    params = json.loads(rst.line)["params"]
+    assert (params["kind"], params["reason"]) == ("RST", "x" * 1000)
+
+
+def test_a_disk_that_is_nearly_full_takes_no_new_texts_but_lets_sessions_end(bench: Bench) -> None:
+    established(bench)
+    agent = bench.control()
+    said = bench.call(agent, "say", session=S + "1", id="first", text="one thing")
+    bench.free_bytes = 0
+    bench.advance(1)
+    assert bench.call(agent, "say", session=S + "1", id="first", text="one thing") == said | {"duplicate": True}
+    assert bench.refusal(agent, "say", session=S + "1", text="and another thing") == "full"
+    assert bench.refusal(agent, "open", to="analyst", text="review PR 43") == "full"
+    assert bench.call(agent, "close", session=S + "1")["state"] == "FIN-WAIT-1"
+    assert bench.call(agent, "abort", session=S + "1")["state"] == "CLOSED"
+
+
+def test_a_state_that_is_none_is_not_waited_for(bench: Bench) -> None:
+    assert bench.refusal(bench.control(), "sessions", state="SYN_RECEIVED", wait=60) == "bad_params"
+
+
+def test_a_task_with_a_long_past_is_measured_with_it(bench: Bench) -> None:
+    """Or it would be found too long by the peer, when it is too late to say less."""
+    past = {"path": ["n" * 63] * 32, "trace_id": "\U0001f600" * 128, "hops": 1}
+    longest = "x" * (bench.config.line_bytes_max - 2048 - 2)
+    assert bench.refusal(bench.control(), "open", to="analyst", text=longest, **past) == "oversize"
+    bench.call(bench.control(), "open", to="analyst", text=longest[: -32 * 66 - 128 * 4 - 4], **past)
+    (syn,) = bench.host.courier.due(bench.now)
+    assert len(syn.line) <= bench.config.line_bytes_max

@@ -330,6 +330,7 @@ class Control:
                     }
                 )
         for tapper in list(self.tappers):
+            tapper.is_new = False
             if tapper.deadline <= now or self.events.after(tapper.after):
                 self.tappers.remove(tapper)
                 answers.append(Answer(tapper.caller, self._tapped(tapper)))
@@ -341,6 +342,12 @@ class Control:
         last = events[-1]["no"] if events else tapper.after
         return frame.answer(tapper.request_id, {"events": events, "last": last})
 
+    def forget_new(self) -> list[Caller]:
+        """The pass failed: those who came to tap in it will ask anew."""
+        new_ones = [tapper.caller for tapper in self.tappers if tapper.is_new]
+        self.tappers = [tapper for tapper in self.tappers if not tapper.is_new]
+        return new_ones
+
     def config(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         return frame.answer(request_id, {"settings": self._host.config.shown()})
 
@@ -348,7 +355,7 @@ class Control:
 class Tapper:
     """A `tap` that waits for events."""
 
-    __slots__ = ("after", "caller", "deadline", "request_id", "with_text")
+    __slots__ = ("after", "caller", "deadline", "is_new", "request_id", "with_text")
 
     def __init__(self, caller: Caller, request_id: bytes, after: int, deadline: float, *, with_text: bool) -> None:
         self.caller = caller
@@ -356,6 +363,7 @@ class Tapper:
         self.after = after
         self.deadline = deadline
         self.with_text = with_text
+        self.is_new = True  # arrived in this pass
 
 
 class Events:

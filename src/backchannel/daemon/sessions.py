@@ -37,7 +37,7 @@ from ..protocol.events import (
 )
 from ..protocol.session import Local, Role
 from ..protocol.sessionframe import Data, Fin, FrameId, Probe
-from ..protocol.sessionwire import Lineage, answer_body, decode_answer, decode_frame, encode_frame
+from ..protocol.sessionwire import Lineage, answer_body, cut_reason, decode_answer, decode_frame, encode_frame
 from ..protocol.states import Cause, Outcome
 from ..protocol.task import task_state
 from .callers import Answer as Line
@@ -111,7 +111,7 @@ class Sessions:
         if not self.endpoint.is_touched:
             return None
         changes = self.endpoint.changes()
-        self.store.save(changes, wall)
+        self.store.save(changes, wall, by_new_clock=bool(self._shift))
         self.changed.update(snapshot.id for snapshot in changes.sessions)
         return changes.pass_number
 
@@ -192,7 +192,7 @@ class Sessions:
         # No mailbox speaks here, only a door: it is answered as the peer we know, for good.
         mailbox = session.mailbox if session is not None and session.mailbox is not None else ""
         theirs = session.trust.theirs if session is not None and session.trust is not None else None
-        return Answer(name, Outcome.REFUSED, mailbox, theirs or 0, reply.message)
+        return Answer(name, Outcome.REFUSED, mailbox, theirs or 0, cut_reason(reply.message))
 
     # --- our own agent's mail -----------------------------------------------------------------------------------------
 

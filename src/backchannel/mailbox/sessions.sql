@@ -1,6 +1,10 @@
 -- Step 2: sessions. The schema stays one that a person can read: `sqlite3 -readonly` on a stopped agent's file shows
 -- who has which session with whom, what was said, and what is still to be pushed.
 
+-- The file also knows of itself (`meta`):
+--   next_syn     the number of our next SYN
+--   clock_shift  seconds that a boot added to the clock, while sessions' times are still by the clock before it
+
 -- One row for each session this agent is or was in. Closed ones stay 7 days (tombstones), for people to look up.
 CREATE TABLE sessions (
     id              TEXT PRIMARY KEY,

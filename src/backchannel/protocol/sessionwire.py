@@ -294,7 +294,7 @@ def to_answer(body: AnswerBody) -> Answer:
         raise _bad(f"outcome {body.outcome[:40]!a} is unknown", "is the peer's daemon newer?") from None
     probe = _to_probe(body.counts) if body.counts is not None else None
     frame = FrameId(body.session, body.kind, body.number)
-    return Answer(frame, outcome, body.mailbox_id, body.epoch, body.reason, body.retry, probe)
+    return Answer(frame, outcome, body.mailbox_id, body.epoch, cut_reason(body.reason), body.retry, probe)
 
 
 def _to_probe(params: ProbeFrame) -> Probe:
@@ -376,6 +376,11 @@ def checked_reason(reason: str) -> str:
     if len(reason) > REASON_CHARS_MAX:
         raise _bad(f"a reason of {len(reason)} characters", f"say it in {REASON_CHARS_MAX}")
     return reason
+
+
+def cut_reason(reason: str) -> str:
+    """A reason in somebody else's words, short enough to be passed on."""
+    return reason[:REASON_CHARS_MAX]
 
 
 def checked_note(note: str) -> str:
