@@ -235,7 +235,7 @@ class Sessions:
         is_acceptor = session.role is Role.ACCEPTOR
         status, result = (about.status, about.result) if is_acceptor else (about.peer_status, about.peer_result)
         queue, limits, deadline = session.send_queue, session.limits, session.timers.deadline
-        is_waiting = bool(about.is_waiting)
+        is_waiting = bool(about.is_waiting) and session.state.is_open
         return {
             "id": session_id,
             "peer": session.peer,
