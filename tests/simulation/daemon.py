@@ -4,6 +4,7 @@ It does with the host what `daemon/server.py` does, in the same order: inputs, t
 """
 
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,7 @@ class Daemon:
         self.started = 0  # how often; names one process
         self.passes = 0  # of all its processes
         self.era = 0  # how often something was lost
-        self.losses: list[
-            tuple[int, int, bool]
-        ] = []  # passes (after, up to) gone from the disk; whether by a power cut
+        self.losses: list[tuple[int, int, bool]] = []  # passes (after, up to) that are gone; whether by a power cut
         self.free_bytes = 1 << 40
         self._snapshot_pass = 0
         self._in: list[tuple[Any, ...]] = []
@@ -105,6 +104,7 @@ class Daemon:
         except disk.Killed:
             world.note(f"{self.name} is killed on the way up")
             world.faults.fired("killed on the way up")
+            self.files.abandon()
             world.at(world.random.uniform(0.01, 2.0), self.start)
             return
         finally:
@@ -132,6 +132,7 @@ class Daemon:
             self.world.note(f"{self.name} stops")
             self.host.mailbox.close(self.world.wall, self.now)
             self._gone()
+            self.files.abandon()  # a statement that Python has not let go of may still hold it
             self.files.snapshot = None
 
     def die(self, why: str) -> None:
@@ -282,7 +283,7 @@ class Daemon:
             return None
         left = chance.randint(1, STATEMENTS_MAX)
         fuse: disk.Fuse | None = None
-        for point, make in (
+        fuses: tuple[tuple[str, Callable[[], disk.Fuse]], ...] = (
             ("killed in a pass", lambda: disk.Fuse(left, disk.kill)),
             ("killed at the commit", lambda: disk.Fuse(chance.choice((1, 1, 2)), disk.kill, only="COMMIT")),
             ("killed while committing", lambda: disk.Fuse(1, partial(self._tear, host), only="COMMIT")),
@@ -290,7 +291,8 @@ class Daemon:
             ("disk full, rolled back", lambda: disk.Fuse(left, disk.is_full_and_rolls_back)),
             ("disk full for all", lambda: disk.Fuse(left, disk.is_full, sticky=True)),
             ("disk fails", lambda: disk.Fuse(left, disk.fails)),
-        ):
+        )
+        for point, make in fuses:
             if faults.may(point):
                 fuse = make()
                 fuse.on_fire = partial(self._burnt, point)

@@ -1,7 +1,7 @@
 """What must be true of every daemon after every pass, of its disk now and then, and of all together at the end.
 
-The names I1 to I12 are those of `docs/protocol.md` 5.4. What is handed out is judged at once, in `truth.py`; here stands
-what can be seen in the daemons' memory and files.
+The names I1 to I12 are those of `docs/protocol.md` 5.4. What is handed out is judged at once, in `truth.py`; here
+stands what can be seen in the daemons' memory and files.
 """
 
 from dataclasses import replace
@@ -133,8 +133,8 @@ class Checks:
         self._counters(daemon, host)
         self._takers(daemon, host)
         in_hand = db.execute(
-            "SELECT session FROM messages WHERE stage = 'taken' AND kind IN ('data', 'finished', 'accepted', 'rejected',"
-            " 'reset') GROUP BY session HAVING count(*) > 1"
+            "SELECT session FROM messages WHERE stage = 'taken'"
+            " AND kind IN ('data', 'finished', 'accepted', 'rejected', 'reset') GROUP BY session HAVING count(*) > 1"
         ).fetchall()
         if in_hand:
             raise Violation(f"{daemon.name}: two mails of {in_hand} are handed out at once")
@@ -158,9 +158,8 @@ class Checks:
             )
         )
         with_timers = not host.sessions._shift  # after a boot they are by the old clock until a pass wrote them
-        on_disk = {
-            s.id: s for (machine,) in db.execute("SELECT machine FROM sessions") for s in [_decoder.decode(machine)]
-        }
+        machines = [_decoder.decode(machine) for (machine,) in db.execute("SELECT machine FROM sessions")]
+        on_disk = {snapshot.id: snapshot for snapshot in machines}
         for session in host.sessions.endpoint.sessions():
             saved, live = on_disk.pop(session.id, None), session.snapshot()
             if session.trust is not None and session.trust.mine != session.local.epoch:
@@ -222,7 +221,7 @@ class Checks:
     # --- after a start ------------------------------------------------------------------------------------------------
 
     def after_start(self, daemon: "Daemon") -> None:
-        """What was promised before is on the disk, but for what was lost with it; and commits are whole or not at all."""
+        """What was promised is on the disk, but for what was lost with it; and commits are whole or not at all."""
         host = daemon.host
         assert host is not None
         self.promises(daemon, host)
@@ -244,9 +243,7 @@ class Checks:
                 continue
             row = rows.get((sender, message_id))
             if row != (stored.msg_no, f'"{stored.text}"') or stored.mailbox_id != host.mailbox.mailbox_id:
-                raise Violation(
-                    f"{daemon.name} promised {sender}'s {message_id} to be stored as {stored}, and has {row}"
-                )
+                raise Violation(f"{daemon.name} has {row}, and promised {sender}'s {message_id} as {stored}")
         said = {
             (session, number): params
             for session, number, params in host.mailbox.db.execute(

@@ -1,4 +1,4 @@
-"""Seeds that must hold: the safety phase with all its faults, then the way to rest. `__init__.py` says what is simulated.
+"""Seeds that must hold: the safety phase with all its faults, then the way to rest. `__init__.py` says how.
 
 A step of the production code costs about 150 microseconds here, so the ordinary run makes what fits into some forty
 seconds of two cores; `-m night` makes the 20,000 seeds of the evidence.

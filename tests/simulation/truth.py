@@ -85,9 +85,8 @@ class Truth:
         self.stored: dict[tuple[str, str, str], Stored] = {}  # target, sender, id
         self.queued: dict[tuple[str, str, str], int] = {}  # sender, target, id: pass
         self.bounced: set[tuple[str, str]] = set()  # sender, id
-        self.handed: dict[tuple[str, int, int], dict[int, str]] = defaultdict(
-            dict
-        )  # daemon, era, msg_no: delivery: take
+        # By daemon, era and msg_no: the deliveries, and to which take each went.
+        self.handed: dict[tuple[str, int, int], dict[int, str]] = defaultdict(dict)
         self.numbers: dict[tuple[str, int, str, str], int] = {}  # daemon, era, id, from: msg_no
         self.acked: dict[tuple[str, int, int], int] = {}  # daemon, era, msg_no: pass that settled it for good
         self.ack_tries: Counter[tuple[str, str]] = Counter()  # daemon, id
