@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backchannel.client import aio, blocking
+from backchannel.client import aio, aiosessions, blocking, sessions
 
 ROOT = Path(__file__).parent.parent
 # What costs a command more than its own work. `socket` is `_socket` there, `typing` a comment.
@@ -89,6 +89,8 @@ PAIRS = [
     (blocking.Agent, aio.AsyncAgent),
     (blocking.Receipt, aio.AsyncReceipt),
     (blocking.Delivery, aio.AsyncDelivery),
+    (sessions.Request, aiosessions.AsyncRequest),
+    (sessions.Session, aiosessions.AsyncSession),
 ]
 
 

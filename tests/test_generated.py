@@ -33,6 +33,9 @@ TYPED = [
     ("backchannel recv --as b", "bob builder"),
     ("backchannel up alice bu", "builder"),
     ("backchannel ask ", "alice bob builder"),
+    ("backchannel open b", "bob builder"),
+    ("backchannel serve --max 2 al", "alice"),
+    ("backchannel recv --kind off", "offer"),
     ("backchannel status --to a", "alice"),
     ("backchannel config ", "show"),
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from backchannel.cli import commands, options, recv, send
 from backchannel.daemon import run
-from backchannel.protocol.envelope import DURABILITIES, KINDS, PRIORITIES
+from backchannel.protocol.envelope import DURABILITIES, KINDS, PRIORITIES, SESSION_KINDS
 
 AGENT = "agent"  # a name
 TARGETS = "targets"  # names with commas, or @all
@@ -21,7 +21,7 @@ WORDS_OF_OPTIONS = {
     ("send", "--wait"): send._STAGES,
     ("send", "--priority"): tuple(PRIORITIES),
     ("send", "--durability"): DURABILITIES,
-    ("recv", "--kind"): KINDS,
+    ("recv", "--kind"): (*KINDS, *SESSION_KINDS),
 }
 
 

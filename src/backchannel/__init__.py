@@ -7,7 +7,9 @@ must not pay for what it does not need.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .client.aio import AsyncAgent, AsyncDelivery, AsyncReceipt
+    from .client.aiosessions import AsyncRequest, AsyncSession
     from .client.blocking import Agent, Delivery, Receipt
+    from .client.sessions import Request, Session
     from .errors import (
         BackchannelError,
         LocalProtocolError,
@@ -27,6 +29,8 @@ __all__ = [
     "AsyncAgent",
     "AsyncDelivery",
     "AsyncReceipt",
+    "AsyncRequest",
+    "AsyncSession",
     "BackchannelError",
     "Delivery",
     "LocalProtocolError",
@@ -36,6 +40,8 @@ __all__ = [
     "Receipt",
     "Refused",
     "RemoteProtocolError",
+    "Request",
+    "Session",
     "Stage",
     "TimedOut",
     "__version__",
@@ -46,8 +52,12 @@ _HOMES = {
     "AsyncAgent": "client.aio",
     "AsyncDelivery": "client.aio",
     "AsyncReceipt": "client.aio",
+    "AsyncRequest": "client.aiosessions",
+    "AsyncSession": "client.aiosessions",
     "Delivery": "client.blocking",
     "Receipt": "client.blocking",
+    "Request": "client.sessions",
+    "Session": "client.sessions",
     "Stage": "protocol.receipt",
 }
 

@@ -56,7 +56,7 @@ def test_both_clients_have_the_same_names_with_the_same_parameters() -> None:
     def face(kind: type) -> dict[str, list[str]]:
         return {
             name: [
-                str(parameter).replace("aio.Async", "blocking.")
+                str(parameter).replace("aio.Async", "blocking.").replace("aiosessions.Async", "sessions.")
                 for parameter in inspect.signature(member).parameters.values()
             ]
             for name, member in vars(kind).items()

@@ -5,10 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from backchannel import Agent, Delivery, PeerAbsent
+from backchannel import Agent, Delivery, PeerAbsent, Request, Session
 from backchannel.testing import World
 
 T = TypeVar("T")
@@ -81,6 +82,46 @@ def answering(agent: Agent, answer: Callable[[Delivery], object], threads: int =
         over.set()
         for worker in workers:
             worker.join()
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opening(agent: Agent, to: str, task: str, timeout: float = PATIENCE_S, **limits: Any) -> Iterator[Future[Session]]:
+    """`agent.open`, under way in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(agent.open, to, task, timeout=timeout, **limits)
+
+
+def offer(agent: Agent) -> Request:
+    """The next offer to the agent."""
+    return next(agent.requests(wait=PATIENCE_S))
+
+
+def established(opener: Agent, acceptor: Agent, task: str = "review PR #42", **limits: Any) -> tuple[Session, Session]:
+    """Both ends of a new session."""
+    with opening(opener, acceptor.name, task, **limits) as opened:
+        accepted = offer(acceptor).accept()
+        return opened.result(PATIENCE_S), accepted
+
+
+def heard(session: Session, count: int) -> list[str]:
+    """The next `count` texts, acked."""
+    found: list[str] = []
+    for data in session.receive(wait=PATIENCE_S):
+        data.ack()
+        found.append(data.text)
+        if len(found) == count:
+            break
+    assert len(found) == count, found
+    return found
+
+
+def reached(session: Session, *states: str) -> Session:
+    """The session, once it is in one of these states."""
+    until(lambda: session.refresh().state in states, f"{session!r} to be {states}")
+    return session
 
 
 class Refusal(Exception):

@@ -6,10 +6,30 @@ from typing import Any
 
 import pytest
 
-from backchannel import Agent, AsyncAgent, AsyncDelivery, AsyncReceipt, Delivery, Receipt
+from backchannel import (
+    Agent,
+    AsyncAgent,
+    AsyncDelivery,
+    AsyncReceipt,
+    AsyncRequest,
+    AsyncSession,
+    Delivery,
+    Receipt,
+    Request,
+    Session,
+)
 
-PAIRS = [(Agent, AsyncAgent), (Receipt, AsyncReceipt), (Delivery, AsyncDelivery)]
-NOT_AWAITED = {"__init__", "__repr__"}
+PAIRS = [
+    (Agent, AsyncAgent),
+    (Receipt, AsyncReceipt),
+    (Delivery, AsyncDelivery),
+    (Request, AsyncRequest),
+    (Session, AsyncSession),
+]
+SAYS_MORE = {
+    "send", "ask", "receive", "commit", "wait", "reply", "open", "requests", "session", "sessions", "accept", "reject",
+    "close", "abort", "progress",
+}  # fmt: skip
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -18,7 +38,8 @@ def public(kind: type) -> dict[str, Any]:
 
 def in_words(function: Any) -> str:
     """A signature, with the words that tell the two front ends apart taken out."""
-    return str(inspect.signature(function)).replace("Async", "").replace("client.aio", "client.blocking")
+    shown = str(inspect.signature(function))
+    return shown.replace("Async", "").replace("client.aiosessions", "client.sessions").replace(".aio.", ".blocking.")
 
 
 @pytest.mark.parametrize(("blocking", "asyncio"), PAIRS)
@@ -48,5 +69,5 @@ def test_everything_says_what_it_is_for(blocking: type, asyncio: type) -> None:
     for kind in (blocking, asyncio):
         assert kind.__doc__
         for name, method in vars(kind).items():
-            if isinstance(method, FunctionType) and name in ("send", "ask", "receive", "commit", "wait", "reply"):
+            if isinstance(method, FunctionType) and name in SAYS_MORE:
                 assert method.__doc__, (kind, name)

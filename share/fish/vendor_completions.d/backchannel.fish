@@ -71,6 +71,7 @@ set -g __backchannel_valued \
     'reject --as' \
     'reject --delivery' \
     'reject --reason' \
+    'reject --retry-after' \
     'release --as' \
     'release --delivery' \
     'status --as' \
@@ -85,7 +86,32 @@ set -g __backchannel_valued \
     'log --until' \
     'log --max' \
     'tap --for' \
-    'config --as'
+    'config --as' \
+    'open --as' \
+    'open --wait' \
+    'open --max-messages' \
+    'open --max-bytes' \
+    'open --deadline' \
+    'open --idle-timeout' \
+    'accept --as' \
+    'accept --max-messages' \
+    'accept --max-bytes' \
+    'accept --deadline' \
+    'accept --idle-timeout' \
+    'say --as' \
+    'say --timeout' \
+    'say --key' \
+    'close --as' \
+    'close --result' \
+    'abort --as' \
+    'abort --reason' \
+    'progress --as' \
+    'sessions --as' \
+    'trace --as' \
+    'chat --as' \
+    'chat --wait' \
+    'serve --max' \
+    'serve --exec'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -100,7 +126,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a resume -d 'Hand out again.
 complete -c backchannel -n '__backchannel_at "" 0' -a ask -d 'Ask an agent, and print its answer.'
 complete -c backchannel -n '__backchannel_at "" 0' -a reply -d 'Answer a message: it is done, and the text goes to its sender.'
 complete -c backchannel -n '__backchannel_at "" 0' -a ack -d 'Say that you have these messages.'
-complete -c backchannel -n '__backchannel_at "" 0' -a reject -d 'Say no to these messages, and why.'
+complete -c backchannel -n '__backchannel_at "" 0' -a reject -d 'Say no to these messages or offered sessions, and why.'
 complete -c backchannel -n '__backchannel_at "" 0' -a release -d 'Give these messages back; they are handed out again.'
 complete -c backchannel -n '__backchannel_at "" 0' -a status -d 'One message\'s receipt, or your daemon\'s own state.'
 complete -c backchannel -n '__backchannel_at "" 0' -a cancel -d 'Take a message back while nobody has it.'
@@ -108,6 +134,16 @@ complete -c backchannel -n '__backchannel_at "" 0' -a peek -d 'What waits for yo
 complete -c backchannel -n '__backchannel_at "" 0' -a log -d 'What came to an agent, finished messages included.'
 complete -c backchannel -n '__backchannel_at "" 0' -a tap -d 'Live traffic of agents, without taking anything.'
 complete -c backchannel -n '__backchannel_at "" 0' -a config -d 'Settings in force, and where each came from.'
+complete -c backchannel -n '__backchannel_at "" 0' -a open -d 'Offer a task; prints the session\'s id once the agent accepted.'
+complete -c backchannel -n '__backchannel_at "" 0' -a accept -d 'Accept an offered session: you will do its task.'
+complete -c backchannel -n '__backchannel_at "" 0' -a say -d 'Say a text in a session.'
+complete -c backchannel -n '__backchannel_at "" 0' -a close -d 'You have said all in a session; tell the result.'
+complete -c backchannel -n '__backchannel_at "" 0' -a abort -d 'End a session at once, for both.'
+complete -c backchannel -n '__backchannel_at "" 0' -a progress -d 'Show the peer that you are still at it; leases begin anew.'
+complete -c backchannel -n '__backchannel_at "" 0' -a sessions -d 'Your sessions, or all that is known of one.'
+complete -c backchannel -n '__backchannel_at "" 0' -a trace -d 'Who said what when in a session; or what became of a message.'
+complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session line by line; /quit or the end of input closes it.'
+complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
@@ -127,7 +163,7 @@ complete -c backchannel -n '__backchannel_at recv any' -l as -x -a '(__backchann
 complete -c backchannel -n '__backchannel_at recv any' -l wait -x -d 'wait up to S seconds for the first; exit code 4 if nothing came'
 complete -c backchannel -n '__backchannel_at recv any' -l max -x -d 'at most N messages (default: all that wait)'
 complete -c backchannel -n '__backchannel_at recv any' -l keep -d 'lease only, for 300 s: ack, reject or release later'
-complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bounce loop' -d 'only this kind; may be repeated'
+complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bounce loop data finished offer accepted rejected reset' -d 'only this kind; may be repeated'
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
@@ -168,6 +204,7 @@ complete -c backchannel -n '__backchannel_at reject any' -l as -x -a '(__backcha
 complete -c backchannel -n '__backchannel_at reject any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at reject any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
 complete -c backchannel -n '__backchannel_at reject any' -l reason -x -d 'what the sender is told'
+complete -c backchannel -n '__backchannel_at reject any' -l retry-after -x -d 'of an offer: ask again in S seconds'
 complete -c backchannel -n '__backchannel_at reject any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at release any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at release any' -l json -d 'one JSON object a line'
@@ -204,6 +241,58 @@ complete -c backchannel -n '__backchannel_at config any' -l as -x -a '(__backcha
 complete -c backchannel -n '__backchannel_at config any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at config any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at config 0' -a 'show'
+complete -c backchannel -n '__backchannel_at open any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at open any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at open any' -l wait -x -d 'withdraw the offer after S seconds and exit with 4 (default: 300); 0: do not wait, print the id at once'
+complete -c backchannel -n '__backchannel_at open any' -l max-messages -x -d 'end it after N texts, both directions together'
+complete -c backchannel -n '__backchannel_at open any' -l max-bytes -x -d 'end it after N bytes of text'
+complete -c backchannel -n '__backchannel_at open any' -l deadline -x -d 'end it after S seconds'
+complete -c backchannel -n '__backchannel_at open any' -l idle-timeout -x -d 'end it after S seconds without a text'
+complete -c backchannel -n '__backchannel_at open any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at open 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at accept any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at accept any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at accept any' -l max-messages -x -d 'end it after N texts, both directions together'
+complete -c backchannel -n '__backchannel_at accept any' -l max-bytes -x -d 'end it after N bytes of text'
+complete -c backchannel -n '__backchannel_at accept any' -l deadline -x -d 'end it after S seconds'
+complete -c backchannel -n '__backchannel_at accept any' -l idle-timeout -x -d 'end it after S seconds without a text'
+complete -c backchannel -n '__backchannel_at accept any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at say any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at say any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at say any' -l timeout -x -d 'how long to wait for room in the window (default: 60)'
+complete -c backchannel -n '__backchannel_at say any' -l input-required -d 'you cannot go on without an answer'
+complete -c backchannel -n '__backchannel_at say any' -l key -x -d 'idempotency key: the same key and text again is said once'
+complete -c backchannel -n '__backchannel_at say any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at close any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at close any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at close any' -l result -x -d 'the result, or -: standard input'
+complete -c backchannel -n '__backchannel_at close any' -l failed -d 'the task was not done'
+complete -c backchannel -n '__backchannel_at close any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at abort any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at abort any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at abort any' -l reason -x -d 'what the peer is told'
+complete -c backchannel -n '__backchannel_at abort any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at progress any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at progress any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at progress any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at sessions any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at sessions any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at sessions any' -l open -d 'only those that are not CLOSED'
+complete -c backchannel -n '__backchannel_at sessions any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at trace any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at trace any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at trace any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at trace any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at chat any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at chat any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at chat any' -l wait -x -d 'for the peer to accept (default: 300)'
+complete -c backchannel -n '__backchannel_at chat any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at chat 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at serve any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at serve any' -l max -x -d 'run N at once; further tasks wait (default: 1)'
+complete -c backchannel -n '__backchannel_at serve any' -l exec -x -d 'the program and its arguments: the rest of the line'
+complete -c backchannel -n '__backchannel_at serve any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at serve 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'

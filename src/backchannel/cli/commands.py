@@ -4,20 +4,20 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..client import calls, wire
+from ..client import calls, sessioncalls, wire
 from ..client.drive import run
+from ..client.sessioncalls import is_session
 from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..transport import start
 from ..transport.paths import register, write_private
-from . import recv, send
-from .main import report
+from . import recv, send, session
+from .common import caller_of, each, positive, receipt_line, say, seconds, session_line
 from .terminal import printable
 
 STOP_S = 5.0
@@ -87,12 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
     reply_.add_argument("id", metavar="ID")
     reply_.add_argument("text", nargs="?", metavar="TEXT", help="or - (or nothing): standard input")
     reply_.add_argument("--delivery", type=int, help="refuse if it was handed out again since (default: the current)")
-    for name, text in (
-        ("ack", "Say that you have these messages."),
-        ("reject", "Say no to these messages, and why."),
-        ("release", "Give these messages back; they are handed out again."),
+    for name, function, text in (
+        ("ack", settle, "Say that you have these messages."),
+        ("reject", reject, "Say no to these messages or offered sessions, and why."),
+        ("release", settle, "Give these messages back; they are handed out again."),
     ):
-        settle_ = command(name, settle, text, identity=True)
+        settle_ = command(name, function, text, identity=True)
         settle_.set_defaults(method=name)
         settle_.add_argument("ids", nargs="+", metavar="ID")
         settle_.add_argument(
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name == "reject":
             settle_.add_argument("--reason", required=True, help="what the sender is told")
+            settle_.add_argument("--retry-after", type=seconds, metavar="S", help="of an offer: ask again in S seconds")
     status_ = command("status", status, "One message's receipt, or your daemon's own state.", identity=True)
     status_.add_argument("id", nargs="?", metavar="ID")
     status_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
@@ -123,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     tap_.add_argument("--for", dest="seconds", type=seconds, metavar="S", help="end after S seconds")
     config_ = command("config", config, "Settings in force, and where each came from.", identity=True)
     config_.add_argument("what", choices=("show",))
+    session.add_commands(command)
     command("agents", agents, "The agents of this machine.")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
@@ -210,7 +212,7 @@ def remove(options: argparse.Namespace) -> int:
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")
-    _say({"name": name, "did": "removed"}, f"{name}  removed", options)
+    say({"name": name, "did": "removed"}, f"{name}  removed", options)
     return 0
 
 
@@ -247,39 +249,60 @@ def _pause(caller: wire.Caller, name: AgentName, options: argparse.Namespace) ->
 
 
 def settle(options: argparse.Namespace) -> int:
-    caller = _caller(options)
+    caller = caller_of(options)
     caller.me()
-    params = {"delivery": options.delivery}
-    if options.method == "reject":
-        params["reason"] = options.reason
-    return _each(
-        options.ids, options, lambda message_id: run(calls.settle(caller, options.method, message_id, **params))
+
+    def act(message_id: str) -> dict[str, Any]:
+        return run(calls.settle(caller, options.method, message_id, delivery=options.delivery))
+
+    return each(options.ids, options, act, receipt_line)
+
+
+def reject(options: argparse.Namespace) -> int:
+    """A message, or an offer: the id tells."""
+    caller = caller_of(options)
+    caller.me()
+
+    def act(some_id: str) -> dict[str, Any]:
+        if is_session(some_id):
+            return run(sessioncalls.reject(caller, some_id, options.reason, options.retry_after))
+        if options.retry_after is not None:
+            raise LocalProtocolError(
+                f"{some_id} is a message: only an offer can be asked for again", code="usage",
+                hint="leave out --retry-after",
+            )  # fmt: skip
+        return run(calls.settle(caller, "reject", some_id, delivery=options.delivery, reason=options.reason))
+
+    return each(
+        options.ids, options, act, lambda outcome: (session_line if "role" in outcome else receipt_line)(outcome)
     )
 
 
 def ask(options: argparse.Namespace) -> int:
-    caller = _caller(options)
+    caller = caller_of(options)
     text = send.text_from([options.to, *([options.text] if options.text is not None else [])], "ask")
     answer = run(calls.ask(caller, options.to, text, options.timeout, options.key))
-    _say(answer, printable(answer["text"], sys.stdout), options)
+    say(answer, printable(answer["text"], sys.stdout), options)
     return 0
 
 
 def reply(options: argparse.Namespace) -> int:
-    caller = _caller(options)
+    caller = caller_of(options)
     text = send.text_from([options.id, *([options.text] if options.text is not None else [])], "reply")
     answer = {"id": options.id, "text": text}
     if options.delivery is not None:
         answer["delivery"] = options.delivery
-    (receipt,) = run(calls.commit(caller, [], [answer], []))
-    _say(receipt, _receipt_line(receipt), options)
+    (receipt,) = run(calls.commit(caller, {"replies": [answer]}))["sends"]
+    say(receipt, receipt_line(receipt), options)
     return 0
 
 
 def status(options: argparse.Namespace) -> int:
-    caller = _caller(options)
+    caller = caller_of(options)
     if options.id:
-        return _each([options.id], options, lambda message_id: run(calls.receipt(caller, message_id, options.to)))
+        return each(
+            [options.id], options, lambda message_id: run(calls.receipt(caller, message_id, options.to)), receipt_line
+        )
     state = run(calls.status(caller, caller.me()))
     if options.json:
         print(encode(state))
@@ -291,16 +314,10 @@ def status(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    caller = _caller(options)
-    return _each([options.id], options, lambda message_id: run(calls.cancel(caller, message_id, options.to)))
-
-
-def _receipt_line(receipt: dict[str, Any]) -> str:
-    more = f"  delivery {receipt['delivery']}" if receipt["delivery"] else ""
-    why = f"  ({printable(receipt['reason'], sys.stdout)})" if receipt["reason"] else ""
-    line = f"{receipt['stage']}  {receipt['to']}  {receipt['id']}{more}{why}"
-    answer = receipt.get("reply_text")  # of one who asked as @user, and finds it nowhere else
-    return line if answer is None else line + "\n" + printable(answer, sys.stdout)
+    caller = caller_of(options)
+    return each(
+        [options.id], options, lambda message_id: run(calls.cancel(caller, message_id, options.to)), receipt_line
+    )
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------
@@ -309,7 +326,7 @@ def _receipt_line(receipt: dict[str, Any]) -> str:
 def look(options: argparse.Namespace) -> int:
     from .watch import show_messages
 
-    return show_messages(_caller(options), options)
+    return show_messages(caller_of(options), options)
 
 
 def tap(options: argparse.Namespace) -> int:
@@ -319,10 +336,10 @@ def tap(options: argparse.Namespace) -> int:
 
 
 def config(options: argparse.Namespace) -> int:
-    caller = _caller(options)
+    caller = caller_of(options)
     for setting in run(calls.control(caller, caller.me(), "config"))["settings"]:
         value = f"{setting['value']} {setting['unit']}".strip()
-        _say(setting, f"{setting['key']:<15} {value:<24} {setting['origin']}", options)
+        say(setting, f"{setting['key']:<15} {value:<24} {setting['origin']}", options)
     return 0
 
 
@@ -344,10 +361,6 @@ def demo(options: argparse.Namespace) -> int:
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _caller(options: argparse.Namespace) -> wire.Caller:
-    return wire.Caller(options.agent or os.environ.get("BACKCHANNEL_AGENT") or None)
-
-
 def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) -> int:
     """One line an agent; all are tried, the first failure's exit code counts."""
     caller = wire.Caller(None)
@@ -356,26 +369,7 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
         outcome: dict[str, Any] = action(caller, AgentName(name), options)
         return outcome
 
-    return _each(names, options, act, line=lambda outcome: f"{outcome['name']}  {outcome['did']}")
-
-
-def _each(items: Iterable[str], options: argparse.Namespace, act: Any, line: Any = _receipt_line) -> int:
-    from ..protocol.codes import exit_code
-
-    status = 0
-    for item in items:
-        try:
-            outcome = act(item)
-        except BackchannelError as error:
-            report(error, as_json=options.json)
-            status = status or exit_code(error)
-        else:
-            _say(outcome, line(outcome), options)
-    return status
-
-
-def _say(outcome: dict[str, Any], line: str, options: argparse.Namespace) -> None:
-    print(encode(outcome) if options.json else line, flush=True)
+    return each(names, options, act, lambda outcome: f"{outcome['name']}  {outcome['did']}")
 
 
 def _require_registered(caller: wire.Caller, name: AgentName) -> None:
@@ -389,28 +383,3 @@ def _unlink(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def seconds(text: str) -> float:
-    """An option's number of seconds. Raises `ValueError`, which argparse reports."""
-    value = float(text)
-    if not 0 <= value < 1e10:
-        raise ValueError(text)
-    return value
-
-
-def positive(text: str) -> int:
-    """An option's number of things, at least one. Raises `ValueError`, which argparse reports."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def ago(unix_time: float) -> str:
-    """How long ago, for people."""
-    seconds = max(0.0, time.time() - unix_time)
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -16,7 +16,7 @@ from ..protocol.codec import encode
 from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
-from .commands import ago
+from .common import ago
 from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)

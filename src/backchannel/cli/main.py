@@ -6,7 +6,7 @@ Everything that is not needed for `send` and `recv` is imported only when someth
 import os
 import sys
 
-from ..errors import BackchannelError, LocalProtocolError
+from ..errors import BackchannelError, LocalProtocolError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def report(error: BackchannelError, *, as_json: bool) -> int:
     if as_json:
         from ..protocol.codec import encode
 
-        line = encode({"error": type(error).__name__, "code": error.code, "message": error.message, "hint": error.hint})
+        retry_after = error.retry_after if isinstance(error, Refused) else None
+        later = {} if retry_after is None else {"retry_after": retry_after}
+        what = {"error": type(error).__name__, "code": error.code, "message": error.message, "hint": error.hint}
+        line = encode({**what, **later})
     else:
         from .terminal import printable
 

@@ -74,10 +74,33 @@ def _print(message: "dict[str, Any]", *, as_json: bool) -> None:
         return
     when = time.strftime("%H:%M:%S", time.localtime(message["sent_at"]))
     again = f"  (delivery {message['delivery']})" if message["delivery"] > 1 else ""
-    kind = "" if message["kind"] == "message" else f"  {message['kind']}"
+    kind = "" if message["kind"] == "message" else f"  {message['kind']}{_more(message)}"
     text = printable(message["text"], sys.stdout)
     if sys.stdout.isatty():  # no line of a text may pass for the line above another message
         text = "    " + text.replace("\n", "\n    ")
-    sys.stdout.write(f"{message['from']}  {when}  {message['id']}{kind}{again}\n{text}")
-    if not text.endswith("\n"):
-        sys.stdout.write("\n")
+    sys.stdout.write(f"{message['from']}  {when}  {message['id']}{kind}{again}\n")
+    if message["text"] or message["kind"] not in _NEXT:  # a notice may have nothing to say
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    if message["kind"] in _NEXT:
+        sys.stdout.write(f"  -> {_NEXT[message['kind']].format(message['session'])}\n")
+
+
+# What a person may type next, for the notices of a session.
+_NEXT = {
+    "offer": "backchannel accept {0}, or backchannel reject {0} --reason WHY",
+    "accepted": "backchannel say {0} TEXT",
+    "rejected": "backchannel sessions {0}",
+    "finished": "backchannel close {0}, if you have not yet",
+    "reset": "backchannel trace {0}",
+}
+
+
+def _more(message: "dict[str, Any]") -> str:
+    """What the headers of a session's notice say."""
+    headers = message["headers"]
+    if "retry_after" in headers:
+        return f" (ask again in {headers['retry_after']} s)"
+    if "input_required" in headers:
+        return " (cannot go on without an answer)"
+    found = headers.get("status") or headers.get("cause")
+    return f" ({found})" if found and message["kind"] in _NEXT else ""

@@ -7,18 +7,49 @@ anybody's interpreter. The names are found when first used, as in `backchannel` 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .aio import AsyncAgent, AsyncDelivery, AsyncReceipt
+    from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
     from .records import AgentInfo
+    from .sessionrecords import Result, SessionRecord
+    from .sessions import Request, Session
 
-__all__ = ["Agent", "AgentInfo", "AsyncAgent", "AsyncDelivery", "AsyncReceipt", "Delivery", "Receipt"]
+_HOMES = {
+    "Agent": "blocking",
+    "AgentInfo": "records",
+    "AsyncAgent": "aio",
+    "AsyncDelivery": "aio",
+    "AsyncReceipt": "aio",
+    "AsyncRequest": "aiosessions",
+    "AsyncSession": "aiosessions",
+    "Delivery": "blocking",
+    "Receipt": "blocking",
+    "Request": "sessions",
+    "Result": "sessionrecords",
+    "Session": "sessions",
+    "SessionRecord": "sessionrecords",
+}
+__all__ = [
+    "Agent",
+    "AgentInfo",
+    "AsyncAgent",
+    "AsyncDelivery",
+    "AsyncReceipt",
+    "AsyncRequest",
+    "AsyncSession",
+    "Delivery",
+    "Receipt",
+    "Request",
+    "Result",
+    "Session",
+    "SessionRecord",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = "aio" if name.startswith("Async") else "records" if name == "AgentInfo" else "blocking"
-    value = getattr(import_module(f".{home}", __name__), name)
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -1,42 +1,35 @@
-"""`AsyncAgent`: the same names as `Agent`, awaited. A second driver over the same conversations.
-
-Raw non-blocking sockets on the running loop: streams would cost twice the round trip, and asyncio's own connect reports
-success on a full backlog. A task that is cancelled in the middle of a call costs that call's connection, nothing else.
-"""
+"""`AsyncAgent`: the same names as `Agent`, awaited."""
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator, Iterable
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from ..errors import BackchannelError
-from ..protocol.receipt import Stage
 from ..transport import start
-from ..transport.dial import Socket, connect_nonblocking
+from ..transport.dial import Socket
 from ..transport.paths import Places, register
-from . import calls, wire
-from .drive import ANSWER_BYTES_MAX, READ_BYTES
+from . import calls, sessioncalls, wire
+from .aiodrive import run
+from .aiosessions import AsyncRequest, AsyncSession
+from .commit import Commit
 from .records import (
     AgentInfo,
     Answer,
     DeliveryRecord,
     ReceiptRecord,
     all_or_first_error,
-    commit_params,
     handling,
     stage_named,
     traced,
     unsettled,
-    without_none,
 )
-from .wire import Connect, Exchange, Race, Sleep
+from .sessionrecords import SessionRecord
 
 if TYPE_CHECKING:
     from .wire import Conversation, T
-
-BACKLOG_PAUSE_S = 0.005  # between two attempts on a full backlog; the kernel offers nothing to wait for
 
 
 class AsyncReceipt(ReceiptRecord):
@@ -47,29 +40,13 @@ class AsyncReceipt(ReceiptRecord):
     async def wait(self, stage: str = "acked", timeout: float | None = None) -> Self:
         """As `Receipt.wait`."""
         wanted = stage_named(stage)
-        raw = await run(
-            calls.wait(
-                self._agent._caller,
-                self.to,
-                self.id,
-                wanted,
-                timeout,
-                self.raw.get("from"),
-                queued=self.stage is Stage.QUEUED,
-            )
-        )
-        self._learnt(raw)
+        self._learnt(await run(self._waiting(wanted, timeout)))
         self._checked(wanted, timeout)
         return self
 
     async def refresh(self) -> Self:
         """As `Receipt.refresh`."""
-        caller = self._agent._caller
-        if self.stage is Stage.QUEUED:
-            asked = calls.wait(caller, self.to, self.id, "stored", 0, self.raw.get("from"), queued=True)
-        else:
-            asked = calls.receipt(caller, self.id, self.to)
-        self._learnt(await run(asked))
+        self._learnt(await run(self._asking()))
         return self
 
 
@@ -92,9 +69,8 @@ class AsyncDelivery(DeliveryRecord):
 
     async def reply(self, text: str, headers: dict[str, str] | None = None) -> AsyncReceipt:
         """As `Delivery.reply`."""
-        reply = {"id": self.id, **self._token(), "text": text, "headers": headers}
-        (raw,) = await run(calls.commit(self._agent._caller, [], [without_none(reply)], []))
-        self.is_settled = True
+        commit = Commit(self._agent.name, replies=[(self, text)], headers=headers)
+        (raw,) = commit.receipts(await run(calls.commit(self._agent._caller, commit.lists)))
         return AsyncReceipt(self._agent, raw)
 
     async def renew(self) -> AsyncReceipt:
@@ -115,7 +91,7 @@ class AsyncAgent:
         register(self._caller.places, self.name)
         if start.can_serve():
             start.record(self._caller.places, self.name)
-        self._streams: set[_Stream] = set()
+        self._streams: WeakSet[_Stream] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -191,17 +167,14 @@ class AsyncAgent:
         *,
         acks: Iterable[AsyncDelivery] = (),
         replies: Iterable[tuple[AsyncDelivery, str]] = (),
-        sends: Iterable[tuple[str, str]] = (),
+        sends: Iterable[tuple[str | AsyncSession, str]] = (),
+        closes: Iterable[AsyncSession | tuple[AsyncSession, str] | tuple[AsyncSession, str, str]] = (),
         timeout: float = wire.CALL_S,
     ) -> list[AsyncReceipt]:
         """As `Agent.commit`."""
-        settled = list(acks)
-        answered = list(replies)
-        wire = commit_params(self._caller.me(), settled, answered, list(sends))
-        receipts = [AsyncReceipt(self, raw) for raw in await run(calls.commit(self._caller, *wire, timeout))]
-        for delivery in (*settled, *(d for d, _ in answered)):
-            delivery.is_settled = True
-        return receipts
+        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        answer = await run(calls.commit(self._caller, commit.lists, timeout))
+        return [AsyncReceipt(self, raw) for raw in commit.receipts(answer)]
 
     async def status(self, message_id: str, to: str | None = None) -> AsyncReceipt:
         """As `Agent.status`."""
@@ -223,16 +196,12 @@ class AsyncAgent:
     ) -> AsyncIterator[AsyncDelivery]:
         """As `Agent.receive`. Leave it with `aclosing` (or to its end) so that the lease is released at once."""
         stream = _Stream(self)
-        self._streams.add(stream)
         taken: dict[str, list[AsyncDelivery]] = {}  # by take, what is not settled yet
         unseen: list[AsyncDelivery] = []
         outer = handling.get()
         try:
             while True:
-                async with stream.lock:
-                    stream.unguard()
-                    messages = await run(calls.take(self._caller, stream, prefetch, wait, kinds, session))
-                    stream.guard()
+                messages = await stream.carry_out(calls.take(self._caller, stream, prefetch, wait, kinds, session))
                 if not messages:
                     return
                 unseen = [AsyncDelivery(self, message) for message in messages]
@@ -247,7 +216,6 @@ class AsyncAgent:
                 stream.held = set(taken)
         finally:
             handling.set(outer)
-            self._streams.discard(stream)
             await self._release(taken, unseen)
             stream.finish()
 
@@ -273,6 +241,68 @@ class AsyncAgent:
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
 
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        to: str,
+        task: str,
+        *,
+        timeout: float | None = 300.0,
+        max_messages: int | None = None,
+        max_bytes: int | None = None,
+        deadline: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> AsyncSession:
+        """As `Agent.open`. A task that is cancelled here withdraws its offer."""
+        session_id = wire.new_id("s")
+        stream = _Stream(self, {"session": session_id})
+        options = traced(
+            self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
+            idle_timeout=idle_timeout,
+        )  # fmt: skip
+        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
+        return await self._hold(session_id, opening, stream)
+
+    async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
+        """As `Agent.requests`."""
+        seen: set[str] = set()
+        outer = handling.get()
+        try:
+            while (raw := await run(sessioncalls.next_offer(self._caller, seen, wait))) is not None:
+                request = AsyncRequest(self, SessionRecord(raw))
+                handling.set(request)
+                yield request
+        finally:
+            handling.set(outer)
+
+    async def session(self, session_id: str) -> AsyncSession:
+        """As `Agent.session`."""
+        return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
+
+    async def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
+        """As `Agent.sessions`."""
+        found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
+        return [SessionRecord(raw) for raw in found]
+
+    async def _hold(
+        self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None
+    ) -> AsyncSession:
+        """As `Agent._hold`."""
+        stream = stream or _Stream(self, {"session": session_id})
+        try:
+            raw = await stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+        except BaseException:
+            stream.finish()
+            raise
+        return AsyncSession(self, raw, stream)
+
+    def _delivery(self, raw: Any) -> AsyncDelivery:
+        return AsyncDelivery(self, raw)
+
+    def _receipt(self, raw: Any) -> AsyncReceipt:
+        return AsyncReceipt(self, raw)
+
     # --- around -------------------------------------------------------------------------------------------------------
 
     async def agents(self) -> list[AgentInfo]:
@@ -286,7 +316,6 @@ class AsyncAgent:
         """As `Agent.close`."""
         for stream in list(self._streams):
             stream.finish()
-        self._streams.clear()
         self._caller.close()
 
     async def __aenter__(self) -> Self:
@@ -304,17 +333,26 @@ class AsyncAgent:
 class _Stream(wire.Stream):
     """A taking connection. While the program is busy the loop watches it, and takes the lease up again if it breaks."""
 
-    def __init__(self, agent: AsyncAgent) -> None:
-        super().__init__()
+    def __init__(self, agent: AsyncAgent, claim: dict[str, Any] | None = None) -> None:
+        super().__init__(claim)
+        agent._streams.add(self)
         self.lock = asyncio.Lock()
         self._agent = agent
         self._loop = asyncio.get_running_loop()
         self._guarded_fd = -1
         self._task: asyncio.Task[None] | None = None
 
+    async def carry_out(self, conversation: "Conversation[T]") -> "T":
+        async with self.lock:
+            self.unguard()
+            try:
+                return await run(conversation)
+            finally:
+                self.guard()
+
     def guard(self) -> None:
         # Nothing is due to arrive on it now: readable means that it broke.
-        if self.sock is not None:
+        if self.sock is not None and not self.is_over:
             self._guarded_fd = self.sock.fileno()
             self._loop.add_reader(self._guarded_fd, self._broke, self.sock)
 
@@ -324,6 +362,7 @@ class _Stream(wire.Stream):
             self._guarded_fd = -1
 
     def finish(self) -> None:
+        self.is_over = True
         self.unguard()
         if self._task is not None:
             self._task.cancel()
@@ -335,7 +374,7 @@ class _Stream(wire.Stream):
 
     async def _take_up_again(self, sock: Socket) -> None:
         async with self.lock:
-            if self.sock is not sock:
+            if self.sock is not sock or self.is_over:
                 return  # the loop over it was faster
             self.close()
             try:
@@ -343,94 +382,3 @@ class _Stream(wire.Stream):
             except (BackchannelError, OSError):
                 return  # down, or gone for good: the program's next call says so
             self.guard()
-
-
-async def run(conversation: "Conversation[T]") -> "T":
-    """Carries a conversation to its end. Returns what it returns, raises what it raises."""
-    outcome: object = None
-    step = conversation.send
-    try:
-        while True:
-            wanted = step(outcome)
-            try:
-                outcome = await _carry_out(wanted)
-                step = conversation.send
-            except (OSError, asyncio.CancelledError) as error:
-                outcome = error
-                step = conversation.throw
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-async def _carry_out(wanted: object) -> object:
-    if isinstance(wanted, Exchange):
-        try:
-            async with asyncio.timeout(max(0.001, wanted.timeout)):
-                return await _exchange(wanted.sock, wanted.data, wanted.count)
-        except TimeoutError:
-            raise BlockingIOError(errno.EAGAIN, "no answer in time") from None
-    if isinstance(wanted, Connect):
-        return await _connect(wanted.path, wanted.timeout)
-    if isinstance(wanted, Race):
-        return await _race(wanted)
-    assert isinstance(wanted, Sleep)
-    await asyncio.sleep(wanted.seconds)
-    return None
-
-
-async def _connect(path: str, timeout: float) -> Socket:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    while True:
-        try:
-            return connect_nonblocking(path)
-        except BlockingIOError:
-            if loop.time() >= deadline:
-                raise
-        await asyncio.sleep(BACKLOG_PAUSE_S)
-
-
-async def _exchange(sock: Socket, data: bytes, count: int) -> list[bytes]:
-    loop = asyncio.get_running_loop()
-    try:
-        await loop.sock_sendall(sock, data)  # type: ignore[arg-type]
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-            raise
-        # Refused before it was read whole: the answer that says why is here already.
-    received = b""
-    while received.count(b"\n") < count:
-        chunk = await loop.sock_recv(sock, READ_BYTES)  # type: ignore[arg-type]
-        if not chunk:
-            if b"\n" in received:
-                break
-            raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
-        received += chunk
-        if len(received) > ANSWER_BYTES_MAX:
-            raise OSError(errno.EMSGSIZE, "the answer has no end")
-    return received.split(b"\n")[:-1][:count]
-
-
-async def _race(race: Race) -> tuple[int, bytes]:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[int] = loop.create_future()
-    for index, (sock, data) in enumerate(race.requests):
-        if data:
-            await loop.sock_sendall(sock, data)  # type: ignore[arg-type]
-        loop.add_reader(sock.fileno(), _set, ready, index)
-    try:
-        async with asyncio.timeout(max(0.001, race.timeout)):
-            index = await ready
-    except TimeoutError:
-        raise BlockingIOError(errno.EAGAIN, "no answer in time") from None
-    finally:
-        for sock, _ in race.requests:
-            loop.remove_reader(sock.fileno())
-    lines = await _exchange(race.requests[index][0], b"", 1)
-    return index, lines[0]
-
-
-def _set(future: "asyncio.Future[int]", value: int) -> None:
-    if not future.done():
-        future.set_result(value)

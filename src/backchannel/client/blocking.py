@@ -9,14 +9,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BackchannelError
-from ..protocol.receipt import Stage
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
-from . import calls, wire
+from . import calls, sessioncalls, wire
+from .commit import Commit
 from .drive import run
 from .records import (
     AgentInfo,
@@ -24,13 +24,16 @@ from .records import (
     DeliveryRecord,
     ReceiptRecord,
     all_or_first_error,
-    commit_params,
     handling,
     stage_named,
     traced,
     unsettled,
-    without_none,
 )
+from .sessionrecords import SessionRecord
+from .sessions import Request, Session
+
+if TYPE_CHECKING:
+    from .wire import Conversation, T
 
 LOOK_AGAIN_S = 0.1  # how soon a broken connection that its own thread uses is looked at again
 
@@ -46,29 +49,13 @@ class Receipt(ReceiptRecord):
         Raises `Refused` if it was rejected, cancelled, expired or dead, and `TimedOut`.
         """
         wanted = stage_named(stage)
-        raw = run(
-            calls.wait(
-                self._agent._caller,
-                self.to,
-                self.id,
-                wanted,
-                timeout,
-                self.raw.get("from"),
-                queued=self.stage is Stage.QUEUED,
-            )
-        )
-        self._learnt(raw)
+        self._learnt(run(self._waiting(wanted, timeout)))
         self._checked(wanted, timeout)
         return self
 
     def refresh(self) -> Self:
         """Asks the daemon once."""
-        caller = self._agent._caller
-        if self.stage is Stage.QUEUED:
-            asked = calls.wait(caller, self.to, self.id, "stored", 0, self.raw.get("from"), queued=True)
-        else:
-            asked = calls.receipt(caller, self.id, self.to)
-        self._learnt(run(asked))
+        self._learnt(run(self._asking()))
         return self
 
 
@@ -90,10 +77,12 @@ class Delivery(DeliveryRecord):
         return self._settle("release")
 
     def reply(self, text: str, headers: dict[str, str] | None = None) -> Receipt:
-        """The answer: the message is `done`, and your daemon sends the text to its sender, in one commit."""
-        reply = {"id": self.id, **self._token(), "text": text, "headers": headers}
-        (raw,) = run(calls.commit(self._agent._caller, [], [without_none(reply)], []))
-        self.is_settled = True
+        """The answer: the message is `done`, and your daemon sends the text to its sender, in one commit.
+
+        To a session's data: it is acknowledged, and the text is said in the session.
+        """
+        commit = Commit(self._agent.name, replies=[(self, text)], headers=headers)
+        (raw,) = commit.receipts(run(calls.commit(self._agent._caller, commit.lists)))
         return Receipt(self._agent, raw)
 
     def renew(self) -> Receipt:
@@ -210,20 +199,18 @@ class Agent:
         *,
         acks: Iterable[Delivery] = (),
         replies: Iterable[tuple[Delivery, str]] = (),
-        sends: Iterable[tuple[str, str]] = (),
+        sends: Iterable[tuple[str | Session, str]] = (),
+        closes: Iterable[Session | tuple[Session, str] | tuple[Session, str, str]] = (),
         timeout: float = wire.CALL_S,
     ) -> list[Receipt]:
         """One transaction in your daemon: all of it happens, or nothing; its outbox then pushes what was sent.
 
-        Returns a receipt (`queued`) for each reply, then for each send. Raises what stood in the way of any of it.
+        A text may go to a name or into a session. `closes` are sessions, or tuples of a session, its result and its
+        status. Returns a receipt (`queued`) for each reply, then for each send. Raises what stood in the way of any of
+        it; a session's full window is not waited for.
         """
-        settled = list(acks)
-        answered = list(replies)
-        wire = commit_params(self._caller.me(), settled, answered, list(sends))
-        receipts = [Receipt(self, raw) for raw in run(calls.commit(self._caller, *wire, timeout))]
-        for delivery in (*settled, *(d for d, _ in answered)):
-            delivery.is_settled = True
-        return receipts
+        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
     def status(self, message_id: str, to: str | None = None) -> Receipt:
         """What is known of a message; `to` shortens the search."""
@@ -280,9 +267,11 @@ class Agent:
         return self._settle("ack", message_id, delivery=delivery)
 
     def reject(self, message_id: str, reason: str, delivery: int | None = None) -> Receipt:
+        """Says no by id."""
         return self._settle("reject", message_id, reason=reason, delivery=delivery)
 
     def release(self, message_id: str, delivery: int | None = None) -> Receipt:
+        """Gives back by id."""
         return self._settle("release", message_id, delivery=delivery)
 
     def _settle(self, method: str, message_id: str, **params: Any) -> Receipt:
@@ -294,6 +283,79 @@ class Agent:
                 self._settle("release", delivery.id, **delivery._token(), unseen=delivery in unseen or None)
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        to: str,
+        task: str,
+        *,
+        timeout: float | None = 300.0,
+        max_messages: int | None = None,
+        max_bytes: int | None = None,
+        deadline: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> Session:
+        """Offers a task and waits until `to`'s agent accepts, at most `timeout` seconds (None: without end).
+
+        The budgets end the session for both: texts in both directions together (`max_messages`, `max_bytes`), seconds
+        from now (`deadline`), seconds without any text (`idle_timeout`). Raises `Refused` when it was rejected (with
+        `reason`, and `retry_after` in seconds), `TimedOut` (the offer is withdrawn then), `PeerAbsent` at once for a
+        name that nobody has.
+        """
+        session_id = wire.new_id("s")
+        stream = self._keeper.open({"session": session_id})
+        options = traced(
+            self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
+            idle_timeout=idle_timeout,
+        )  # fmt: skip
+        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
+        return self._hold(session_id, opening, stream)
+
+    def requests(self, wait: float | None = None) -> Iterator[Request]:
+        """Yields the tasks that others offer, as they come; ends after `wait` seconds without one (None: never).
+
+        One that is answered by another process or given up by its opener before it is its turn is left out. What is not
+        answered stays an open offer, and is yielded by the next `requests`.
+        """
+        seen: set[str] = set()
+        outer = handling.get()
+        try:
+            while (raw := run(sessioncalls.next_offer(self._caller, seen, wait))) is not None:
+                request = Request(self, SessionRecord(raw))
+                handling.set(request)
+                yield request
+        finally:
+            handling.set(outer)
+
+    def session(self, session_id: str) -> Session:
+        """A session of this agent, found again by its id: after a restart of your program, or in another process.
+
+        Raises `LocalProtocolError` (`no_such_session`), and `Refused` (`taken`) while another process holds it.
+        """
+        return self._hold(session_id, sessioncalls.look(self._caller, session_id))
+
+    def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
+        """The sessions of this agent, newest first: those in `state`, those that are (not) CLOSED."""
+        found = run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
+        return [SessionRecord(raw) for raw in found]
+
+    def _hold(self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None) -> Session:
+        """Claims a session's mail, carries out what gives its record, and keeps the claim for the `Session`."""
+        stream = stream or self._keeper.open({"session": session_id})
+        try:
+            raw = stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+        except BaseException:
+            self._keeper.close(stream)
+            raise
+        return Session(self, raw, stream)
+
+    def _delivery(self, raw: Any) -> Delivery:
+        return Delivery(self, raw)
+
+    def _receipt(self, raw: Any) -> Receipt:
+        return Receipt(self, raw)
 
     # --- around -------------------------------------------------------------------------------------------------------
 
@@ -324,13 +386,18 @@ class Agent:
 class _Stream(wire.Stream):
     """A taking connection that the keeper guards; `lock` is held while it is used."""
 
-    def __init__(self, keeper: "_Keeper") -> None:
-        super().__init__()
+    def __init__(self, keeper: "_Keeper", claim: dict[str, Any] | None) -> None:
+        super().__init__(claim)
+        self.pid = os.getpid()
         self.lock = threading.Lock()
         self._keeper = keeper
 
     def connected(self) -> None:
         self._keeper.guard(self)
+
+    def carry_out(self, conversation: "Conversation[T]") -> "T":
+        with self.lock:
+            return run(conversation)
 
 
 class _Keeper:
@@ -350,10 +417,10 @@ class _Keeper:
         self._wake = -1
         self._thread: threading.Thread | None = None
 
-    def open(self) -> _Stream:
+    def open(self, claim: dict[str, Any] | None = None) -> _Stream:
         if self._pid != os.getpid():
             self._forget_after_fork()
-        return _Stream(self)
+        return _Stream(self, claim)
 
     def guard(self, stream: _Stream) -> None:
         assert stream.sock is not None
@@ -372,7 +439,7 @@ class _Keeper:
 
     def close(self, stream: _Stream) -> None:
         with stream.lock:
-            stream.take_id = None
+            stream.is_over = True
             for fd, (guarded, _) in list(self._guarded.items()):
                 if guarded is stream:  # the number may belong to another stream by now
                     self._guarded.pop(fd, None)
@@ -418,11 +485,13 @@ class _Keeper:
         if not stream.lock.acquire(blocking=False):
             return False
         try:
-            if stream.take_id is not None and stream.sock is sock:
+            if not stream.is_over and stream.sock is sock:
                 stream.close()
                 run(calls.resume(self._caller, stream))
         except (BackchannelError, OSError):
             pass  # down, or gone for good: the program's next call says so
         finally:
+            if stream.is_over:  # let go of meanwhile
+                stream.close()
             stream.lock.release()
         return True

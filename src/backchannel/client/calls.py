@@ -74,8 +74,8 @@ def push_queued(caller: Caller, params: "dict[str, Any]", timeout: float) -> "Co
     """The same through the own daemon's outbox: behind what waits there for this target. Returns its receipt if it came
     within `timeout`, else one that says `queued`."""
     deadline = time.monotonic() + timeout
-    (receipt_now,) = yield from commit(caller, [], [], [_as_send(params)], timeout)
-    return (yield from _once_stored(caller, receipt_now, deadline))
+    done = yield from commit(caller, {"sends": [_as_send(params)]}, timeout)
+    return (yield from _once_stored(caller, done["sends"][0], deadline))
 
 
 def _as_send(params: "dict[str, Any]") -> "dict[str, Any]":
@@ -95,22 +95,20 @@ def _once_stored(caller: Caller, queued: "dict[str, Any]", deadline: float) -> "
 
 
 def commit(
-    caller: Caller,
-    acks: "list[dict[str, Any]]",
-    replies: "list[dict[str, Any]]",
-    sends: "list[dict[str, Any]]",
-    timeout: float = CALL_S,
-) -> "Conversation[list[dict[str, Any]]]":
-    """One transaction in the own daemon. Returns a `queued` receipt for each reply, then for each send."""
-    for item in replies:
+    caller: Caller, lists: "dict[str, list[dict[str, Any]]]", timeout: float = CALL_S
+) -> "Conversation[dict[str, Any]]":
+    """One transaction in the own daemon, of `acks`, `replies`, `sends`, `says` and `closes`.
+
+    Returns its answer: in `sends` a `queued` receipt for each reply, then for each send; in `says` and `closes` what
+    became of those.
+    """
+    for item in lists.get("replies", ()):
         item.setdefault("reply_id", new_id("m"))
-    for item in sends:
+    for item in (*lists.get("sends", ()), *lists.get("says", ())):
         item.setdefault("id", new_id("m"))
-    params = {"acks": acks, "replies": replies, "sends": sends}
-    result = yield from call(caller, caller.me(), CONTROL, "commit", params, timeout)
-    receipts: list[dict[str, Any]] = result["sends"]
-    caller.queued_to.update((r["to"], r["id"]) for r in receipts if r["to"] != USER)
-    return receipts
+    result: dict[str, Any] = yield from call(caller, caller.me(), CONTROL, "commit", lists, timeout)
+    caller.queued_to.update((r["to"], r["id"]) for r in result["sends"] if r["to"] != USER)
+    return result
 
 
 def ask(
@@ -159,7 +157,7 @@ def _await_answer(
     """Waits on both ends at once: on our daemon for the answer, on the target's for the news that none will come."""
     is_taking = False  # the take is on its way already
     while True:
-        slice_s = min(WAIT_SLICE_S, _left(deadline) if deadline is not None else WAIT_SLICE_S)
+        slice_s = slice_left(deadline)
         try:
             if claimed.sock is None:
                 yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, CALL_S)
@@ -293,7 +291,7 @@ def wait(
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while queued:
-        left = min(WAIT_SLICE_S, _left(deadline))
+        left = slice_left(deadline)
         params = {"id": message_id, "stage": "stored", "timeout": left, "from": caller.name}
         under_way: dict[str, Any] | None
         try:
@@ -317,7 +315,7 @@ def wait(
             return under_way
         queued = False
     while True:
-        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        left = slice_left(deadline)
         params = {"id": message_id, "stage": stage, "timeout": left, "from": sender}
         try:
             found: dict[str, Any] = yield from call(caller, to, INBOX, "wait", params, left + ANSWER_GRACE_S)
@@ -347,7 +345,7 @@ def take(
         "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None
     }  # fmt: skip
     while True:
-        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        left = slice_left(deadline)
         params["wait"] = left
         result = yield from stream_call(caller, stream, "take", params, left + ANSWER_GRACE_S)
         if result["messages"] or (deadline is not None and time.monotonic() >= deadline):
@@ -356,9 +354,11 @@ def take(
 
 
 def resume(caller: Caller, stream: "Stream", timeout: float = CALL_S) -> "Conversation[None]":
-    """After the daemon restarted: keeps what the stream had leased."""
+    """Connects the stream, so that nobody else gets what it claimed, and it keeps what it had leased."""
     if stream.held:
         yield from stream_call(caller, stream, "take", {"take_id": min(stream.held), "resume": True}, timeout)
+    elif stream.claim is not None:
+        yield from stream_call(caller, stream, "claim", stream.claim, timeout)
 
 
 def settle(
@@ -379,12 +379,15 @@ def ack_all(
         for m in messages
     ]
     refused: errors.BackchannelError | None = None
-    for first in range(0, len(lines), BATCH_LINES):
-        for answer in (yield from exchange(caller, caller.me(), CONTROL, lines[first : first + BATCH_LINES], timeout)):
+    done = 0
+    while done < len(lines):  # a daemon that dies meanwhile may have answered some of a batch
+        answers = yield from exchange(caller, caller.me(), CONTROL, lines[done : done + BATCH_LINES], timeout)
+        for answer in answers:
             try:
                 result_of(answer)
             except errors.BackchannelError as error:
                 refused = refused or error
+        done += len(answers)
     if refused is not None:
         raise refused
 
@@ -466,6 +469,17 @@ def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
+def check_text(text: "Any") -> str:
+    """The text itself. Raises `LocalProtocolError` for what is none."""
+    if not isinstance(text, str):
+        raise LocalProtocolError(
+            f"a text is a str, not {type(text).__name__}",
+            code="bad_params",
+            hint="decode bytes, or encode data as JSON",
+        )
+    return text
+
+
 def has_reached(stage: str, wanted: str) -> bool:
     """As `Stage.reached`, for words."""
     return stage not in _ORDER or _ORDER.index(stage) >= _ORDER.index(wanted)
@@ -475,15 +489,15 @@ def _left(deadline: float | None) -> float:
     return WAIT_SLICE_S if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+def slice_left(deadline: float | None) -> float:
+    """How long the next long poll may take, seconds."""
+    return min(WAIT_SLICE_S, _left(deadline))
+
+
 def _push_params(
     caller: Caller, to: str, text: str, message_id: str | None, options: "dict[str, Any]"
 ) -> "dict[str, Any]":
-    if not isinstance(text, str):
-        raise LocalProtocolError(
-            f"a text is a str, not {type(text).__name__}",
-            code="bad_params",
-            hint="decode bytes, or encode data as JSON",
-        )
+    check_text(text)
     params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
@@ -503,11 +517,11 @@ def _send_batch(
             return outcomes
     deadline = time.monotonic() + timeout
     try:
-        queued = yield from commit(caller, [], [], [_as_send(params) for params, _ in batch], timeout)
+        queued = yield from commit(caller, {"sends": [_as_send(params) for params, _ in batch]}, timeout)
     except errors.BackchannelError as error:
         return [error] * len(batch)
     outcomes = []
-    for receipt_now in queued:
+    for receipt_now in queued["sends"]:
         try:
             outcomes.append((yield from _once_stored(caller, receipt_now, deadline)))
         except errors.BackchannelError as error:

@@ -15,7 +15,10 @@ ANSWER_BYTES_MAX = 64 << 20  # more than any daemon answers; a peer that goes on
 
 
 def run(conversation: "Conversation[T]") -> "T":
-    """Carries a conversation to its end. Returns what it returns, raises what it raises."""
+    """Carries a conversation to its end. Returns what it returns, raises what it raises.
+
+    An interruption by the user is told to the conversation, which may have something to take back.
+    """
     outcome: object = None
     step = conversation.send
     try:
@@ -24,7 +27,7 @@ def run(conversation: "Conversation[T]") -> "T":
             try:
                 outcome = _carry_out(wanted)
                 step = conversation.send
-            except OSError as error:
+            except (OSError, KeyboardInterrupt) as error:
                 outcome = error
                 step = conversation.throw
     except StopIteration as end:

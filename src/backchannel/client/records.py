@@ -1,11 +1,15 @@
 """What the client hands to a program: plain values, the same for both front ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
 from ..protocol.receipt import WAITABLE, Stage
+from . import calls, sessioncalls
+
+if TYPE_CHECKING:
+    from .wire import Conversation
 
 D = TypeVar("D", bound="DeliveryRecord")
 
@@ -63,12 +67,12 @@ class ReceiptRecord:
     @property
     def reason(self) -> str | None:
         """Why it was rejected, expired, cancelled or dead."""
-        return _text(self.raw["reason"])
+        return text_or_none(self.raw["reason"])
 
     @property
     def durability(self) -> str | None:
         """What `stored` survives: `process` (every kill) or `power` (a power cut too). None while it is queued."""
-        return _text(self.raw["durability"])
+        return text_or_none(self.raw["durability"])
 
     @property
     def duplicate(self) -> bool:
@@ -77,7 +81,7 @@ class ReceiptRecord:
 
     @property
     def mailbox_id(self) -> str | None:
-        return _text(self.raw["mailbox_id"])
+        return text_or_none(self.raw["mailbox_id"])
 
     @property
     def msg_no(self) -> int | None:
@@ -92,15 +96,27 @@ class ReceiptRecord:
 
     @property
     def evidence(self) -> str | None:
-        return _text(self.raw["evidence"])
+        return text_or_none(self.raw["evidence"])
 
     @property
     def reply_id(self) -> str | None:
-        return _text(self.raw["reply_id"])
+        return text_or_none(self.raw["reply_id"])
 
     def __repr__(self) -> str:
         why = f", reason={self.reason!r}" if self.reason else ""
         return f"{type(self).__name__}(id={self.id!r}, to={self.to!r}, stage={self.stage.value!r}{why})"
+
+    def _waiting(self, wanted: str, timeout: float | None) -> "Conversation[dict[str, Any]]":
+        caller = self._agent._caller
+        if "seq" in self.raw:  # a text of a session: its record tells
+            return sessioncalls.wait_said(caller, dict(self.raw), wanted, timeout)
+        is_queued = self.stage is Stage.QUEUED
+        return calls.wait(caller, self.to, self.id, wanted, timeout, self.raw.get("from"), queued=is_queued)
+
+    def _asking(self) -> "Conversation[dict[str, Any]]":
+        if self.stage is Stage.QUEUED or "seq" in self.raw:
+            return self._waiting("stored", 0)
+        return calls.receipt(self._agent._caller, self.id, self.to)
 
     def _learnt(self, raw: Mapping[str, Any]) -> None:
         """What is known now. That our own push was a repetition only its own answer said."""
@@ -165,7 +181,7 @@ class DeliveryRecord:
 
     @property
     def session(self) -> str | None:
-        return _text(self.raw["session"])
+        return text_or_none(self.raw["session"])
 
     @property
     def path(self) -> list[str]:
@@ -174,11 +190,11 @@ class DeliveryRecord:
 
     @property
     def reply_to(self) -> str | None:
-        return _text(self.raw["reply_to"])
+        return text_or_none(self.raw["reply_to"])
 
     @property
     def trace_id(self) -> str | None:
-        return _text(self.raw["trace_id"])
+        return text_or_none(self.raw["trace_id"])
 
     @property
     def hops(self) -> int:
@@ -224,7 +240,7 @@ def stage_named(word: str) -> Stage:
         ) from None
 
 
-def _text(value: Any) -> str | None:
+def text_or_none(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
@@ -236,32 +252,33 @@ def all_or_first_error(outcomes: list[Any], receipts: list[Any]) -> None:
             raise outcome
 
 
-# The delivery that this thread or task is handling: what it sends meanwhile continues that trace.
-handling: "ContextVar[DeliveryRecord | None]" = ContextVar("backchannel_handling", default=None)
+class Handled(Protocol):
+    """What one may be at: a delivery, or somebody's request."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def to(self) -> str: ...
+    @property
+    def trace_id(self) -> str | None: ...
+    @property
+    def hops(self) -> int: ...
+    @property
+    def path(self) -> list[str]: ...
+
+
+# What this thread or task is handling: what it sends meanwhile continues that trace.
+handling: "ContextVar[Handled | None]" = ContextVar("backchannel_handling", default=None)
 
 
 def traced(me: str, **options: Any) -> dict[str, Any]:
-    """The options of a push, with the trace, path and hops of the delivery being handled."""
-    delivery = handling.get()
-    if delivery is not None and delivery.to == me:
-        options["trace_id"] = delivery.trace_id or delivery.id
-        options["hops"] = delivery.hops + 1
-        options["path"] = [*delivery.path, me]
+    """The options of a push or a session, with the trace, path and hops of what is being handled."""
+    handled = handling.get()
+    if handled is not None and handled.to == me:
+        options["trace_id"] = handled.trace_id or handled.id
+        options["hops"] = handled.hops + 1
+        options["path"] = [*handled.path, me]
     return options
-
-
-def commit_params(
-    me: str,
-    acks: Sequence[DeliveryRecord],
-    replies: Sequence[tuple[DeliveryRecord, str]],
-    sends: Sequence[tuple[str, str]],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """The three lists of a commit as they go over the wire."""
-    return (
-        [{"id": d.id, **d._token()} for d in acks],
-        [{"id": d.id, **d._token(), "text": text} for d, text in replies],
-        [{"to": to, "text": text, **traced(me)} for to, text in sends],
-    )
 
 
 def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":

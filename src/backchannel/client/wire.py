@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CALL_S = 10.0  # how long a call may take unless told otherwise, seconds
 START_S = 5.0  # how long a daemon may take to start
 START_AGAIN_S = 1.0  # then one that holds no lock yet may have died; who starts in vain leaves unseen
+CLAIM_S = 0.5  # until somebody else's claim is believed: it may be that of a process that just died
 POOL_IDLE_S = 1.0  # how long a connection may be kept for the next call of a burst
 POOL_MAX = 8
 
@@ -184,13 +185,16 @@ def call(
 class Stream:
     """A connection of its own for taking: what it leased lives as long as it does.
 
-    `take_id` is its last take; `held` are the takes of which something is not settled yet.
+    `take_id` is its last take; `held` are the takes of which something is not settled yet. `claim` names mail that
+    nobody else of this agent is to get meanwhile (the params of `claim`). One that `is_over` is not connected again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claim: "dict[str, Any] | None" = None) -> None:
         self.sock: Socket | None = None
         self.take_id: str | None = None
         self.held: set[str] = set()
+        self.claim = claim
+        self.is_over = False
 
     def connected(self) -> None:
         """There is a new connection; a front end that guards it overrides this."""
@@ -204,27 +208,42 @@ class Stream:
 def stream_call(
     caller: Caller, stream: Stream, method: str, params: "dict[str, Any]", timeout: float
 ) -> "Conversation[Any]":
+    """One request and its answer on the stream's own connection; on a new one its claim and its leases come first."""
     line = request(method, params)
-    resumed: list[bytes] = []
+    first: list[bytes] = []
+    claimed = 0
     deadline = time.monotonic() + timeout
+    taken_until = 0.0
     pause = 0.01
     while True:
         if stream.sock is None:
             stream.sock, _ = yield from connect(caller, caller.me(), CONTROL, deadline, may_start=True)
             stream.connected()
-            # Its leases come first: they wait only a moment for us.
-            resumed = [request("take", {"take_id": held, "resume": True}) for held in sorted(stream.held)]
+            # They wait only a moment for us.
+            first = [request("take", {"take_id": held, "resume": True}) for held in sorted(stream.held)]
+            if stream.claim is not None:
+                first.insert(0, request("claim", stream.claim))
+                claimed = 1
         try:
-            lines = [*resumed, line]
+            lines = [*first, line]
             answers = yield Exchange(stream.sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines))
-            return result_of(answers[-1])
+            for answer in (*answers[:claimed], answers[-1]):
+                result = result_of(answer)
+            if len(answers) < len(lines):  # that was the answer to one before ours
+                raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
+            return result
         except OSError as error:
             stream.close()
+            if stream.is_over:  # let go of in another thread
+                raise
             give_up_if_over(error, caller.me(), deadline, timeout)
         except errors.BackchannelError as error:
-            if error.code != "busy" or time.monotonic() + pause > deadline:
+            if error.code not in ("busy", "taken"):
                 raise
             stream.close()
+            taken_until = taken_until or time.monotonic() + CLAIM_S
+            if time.monotonic() + pause > (deadline if error.code == "busy" else taken_until):
+                raise
         except BaseException:
             stream.close()
             raise

@@ -85,8 +85,14 @@ class Control:
             if push and is_new:
                 host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)
             receipt = queued(reply_id, shown_sender(state.sender), host.name)
-            # An @user finds the answer with the receipt of the question: it lies where it is looked for already.
-            results.append(receipt if push else {**receipt, "stage": Stage.STORED.value})
+            if not push:  # an @user finds the answer with the question: it lies where it is looked for already
+                receipt |= {
+                    "stage": Stage.STORED.value,
+                    "durability": state.durability,
+                    "mailbox_id": host.mailbox.mailbox_id,
+                    "msg_no": state.msg_no,
+                }
+            results.append(receipt)
         for push in sends:
             host.outbox.add(push["to"], push["id"], fastcodec.encode(push), wall)
             results.append(queued(push["id"], push["to"], host.name))
@@ -236,7 +242,14 @@ class Control:
         if params.reply_to is not None:
             self.claims[check_id(params.reply_to)] = caller
         else:
-            self.session_claims[check_session_id(params.session or "")] = caller
+            name = check_session_id(params.session or "")
+            if self.session_claims.setdefault(name, caller) is not caller:
+                raise Refused(
+                    f"session {name} is held by another process of {self._host.name}",
+                    code="taken",
+                    hint="end that one first",
+                    retry=True,
+                )
         return frame.answer(request_id, {"reply_to": params.reply_to, "session": params.session})
 
     def may_have(self, caller: Caller, session: str | None, reply_to: str | None) -> bool:

@@ -49,7 +49,7 @@ CREATE TABLE frames (
 CREATE UNIQUE INDEX by_frame ON frames (session, kind, number);
 CREATE INDEX unsent ON frames (session, row_no) WHERE stage = 'queued';
 
--- Which of each peer's SYNs have come, so that no old one opens a session again (docs/protocol.md 5.1).
+-- Which of each peer's SYNs have come, so that no old one opens a session again (docs/protocol.md 21).
 CREATE TABLE syn_numbers (
     mailbox  TEXT    NOT NULL,                 -- the peer's mailbox_id
     epoch    INTEGER NOT NULL,                 -- of it, in which the SYNs were numbered

@@ -136,6 +136,7 @@ class Trace(msgspec.Struct, gc=False):
     """What went over one session, in the order of time."""
 
     session: str
+    after: int = 0  # how many events to leave out: those that an earlier answer had
     text: bool = False
 
 
@@ -231,8 +232,7 @@ def to_frame(params: Frame) -> SessionFrame:
             retry_after = checked_seconds("retry_after", params.retry_after)
             return Rej(**header, reason=checked_reason(params.reason), retry_after=retry_after)  # type: ignore[arg-type]
         case "DATA":
-            asks = params.input_required
-            return Data(**header, seq=params.seq, body=params.text, input_required=asks)  # type: ignore[arg-type]
+            return Data(**header, seq=params.seq, body=params.text, input_required=params.input_required)  # type: ignore[arg-type]
         case "FIN":
             status = checked_status(params.status)
             return Fin(**header, seq=params.seq, status=status, result=params.text)  # type: ignore[arg-type]
@@ -265,8 +265,8 @@ def to_params(to: str, frame: SessionFrame) -> Frame | ProbeFrame:
             )
         case Rej(reason=reason, retry_after=retry_after):
             return Frame(to, "REJ", **header, reason=reason, retry_after=retry_after)
-        case Data(seq=seq, body=body, input_required=asks):
-            return Frame(to, "DATA", **header, seq=seq, text=body, input_required=asks)
+        case Data(seq=seq, body=body, input_required=input_required):
+            return Frame(to, "DATA", **header, seq=seq, text=body, input_required=input_required)
         case Fin(seq=seq, status=status, result=result):
             return Frame(to, "FIN", **header, seq=seq, status=status, text=result)
         case Ack(ack=ack):
@@ -295,7 +295,7 @@ def to_answer(body: AnswerBody) -> Answer:
         raise _bad(f"outcome {body.outcome[:40]!a} is unknown", "is the peer's daemon newer?") from None
     probe = _to_probe(body.counts) if body.counts is not None else None
     frame = FrameId(body.session, body.kind, body.number)
-    return Answer(frame, outcome, body.mailbox_id, body.epoch, body.reason, body.retry, probe)
+    return Answer(frame, outcome, body.mailbox_id, body.epoch, cut_reason(body.reason), body.retry, probe)
 
 
 def _to_probe(params: ProbeFrame) -> Probe:
@@ -377,6 +377,11 @@ def checked_reason(reason: str) -> str:
     if len(reason) > REASON_CHARS_MAX:
         raise _bad(f"a reason of {len(reason)} characters", f"say it in {REASON_CHARS_MAX}")
     return reason
+
+
+def cut_reason(reason: str) -> str:
+    """A reason in somebody else's words, short enough to be passed on."""
+    return reason[:REASON_CHARS_MAX]
 
 
 def checked_note(note: str) -> str:
