@@ -220,6 +220,9 @@ class Truth:
     def _note_acked(self, daemon: "Daemon", token: dict[str, Any], msg_no: int | None) -> None:
         number = msg_no or self.numbers.get((daemon.name, daemon.era, token["id"], token["from"]))
         if number is not None:
+            handed = self.handed[daemon.name, daemon.era, number]
+            if handed and token.get("delivery", max(handed)) < max(handed):
+                raise Violation(f"{daemon.name}: {token} settles what was handed out again, as {max(handed)}")
             self.acked.setdefault((daemon.name, daemon.era, number), daemon.passes)
 
     def _stored(self, daemon: "Daemon", p: dict[str, Any], result: dict[str, Any]) -> None:
