@@ -453,6 +453,9 @@ class Session:
         if self._has_lost(peer):
             return self._end(Input.LOST, "power_loss", now)
         assert self.trust is not None
+        if self.mailbox is None:  # it has our SYN, whatever became of the receipt: an epoch is one of its mailbox
+            self.mailbox = peer.from_mailbox
+            self._changed()
         # Only the answer to our own PROBE proves us: from then on the peer knows our epoch, and takes nothing older.
         trust = Trust(self.local.epoch if asked else self.trust.mine, peer.epoch)
         if asked:
