@@ -275,9 +275,9 @@ class Session:
 
     def receive(self, frame: SessionFrame, now: float) -> list[Effect]:
         """Take one frame. Its receipt comes from `committed`."""
-        self._heard(now)
         if objection := self._objection(frame, now):
             return self.answer(frame, *objection)
+        self._heard(now)
         if isinstance(frame, Probe):
             return self._receive_probe(frame, now)
         step = TABLE.get((self.state, self._classify(frame)))
