@@ -120,7 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
     for parser_ in (peek_, log_):
-        parser_.add_argument("--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument(
+            "--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000); of a log the last"
+        )
         parser_.add_argument("--text", action="store_true", help="with the texts")
     tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
     tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")

@@ -215,7 +215,7 @@ class Agent:
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
     def status(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
-        """What is known of a message; `to` (whose mailbox) shortens the search, `sender` tells two with one id apart."""
+        """What is known of a message. `to` (whose mailbox) shortens the search, `sender` tells two of one id apart."""
         return Receipt(self, run(calls.receipt(self._caller, message_id, to, sender)))
 
     def cancel(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
