@@ -1,7 +1,7 @@
 """A small machine in which everything goes wrong, over the production daemon.
 
 `Host`, `Mailbox`, `Sessions`, `Courier`, `Outbox`, `Frames` and `Endpoint` run as they are, on real SQLite files; the
-world around them is simulated: time, links, agents, kills, reboots. A seed decides everything, so a seed is a bug report.
+world around them is simulated: time, links, agents, kills, reboots. A seed decides everything: it is a bug report.
 
     disk.py        one daemon's files: killed, rolled back, lost, full
     faults.py      what goes wrong, how often, and how often it did

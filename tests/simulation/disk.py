@@ -113,7 +113,7 @@ def fails(_db: sqlite3.Connection, _statement: str) -> None:
 
 
 class Files:
-    """Where one daemon keeps its mailbox. `snapshot`: what the disk surely holds of it; a power cut may go back there."""
+    """Where one daemon keeps its mailbox. `snapshot`: what the disk surely holds; a power cut may go back there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
