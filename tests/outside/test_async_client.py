@@ -163,7 +163,7 @@ async def test_a_daemon_that_dies_under_a_busy_agent_costs_it_nothing(world: Wor
         await bob.send("bob", "a long task")
         async with aclosing(bob.receive(wait=5)) as deliveries:  # type: ignore[type-var]
             async for delivery in deliveries:
-                (pid,) = world.processes("bob")
+                pid = world.only_process("bob")
                 os.kill(pid, signal.SIGKILL)
                 await until(lambda old=pid: world.processes("bob") not in ([], [old]))  # type: ignore[misc]
                 assert (await alice.status(delivery.id, "bob")).stage == "taken"

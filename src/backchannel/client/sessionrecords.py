@@ -128,7 +128,7 @@ class SessionRecord:
     @property
     def unread(self) -> int:
         """What the peer said and our agent has not processed."""
-        return int(self.raw.get("unread", 0))
+        return int(self.raw["unread"])
 
     @property
     def window(self) -> int:
@@ -156,7 +156,7 @@ class SessionRecord:
     @property
     def path(self) -> list[str]:
         """The agents its trace went through, oldest first."""
-        return list(self.raw.get("path") or ())
+        return list(self.raw["path"])
 
     @property
     def opened_at(self) -> float:
@@ -352,7 +352,9 @@ class SessionBase:
 
     def _ack(self, delivery: DeliveryRecord) -> "Conversation[None]":
         if not delivery.is_settled:
-            yield from calls.settle(self._caller, "ack", delivery.id, **delivery._token())
+            yield from calls.settle(
+                self._caller, "ack", delivery.id, delivery=delivery.delivery, sender=delivery.sender
+            )
             delivery.is_settled = True
 
     def _until_over(self, timeout: float | None) -> "Conversation[None]":
