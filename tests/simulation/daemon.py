@@ -327,6 +327,8 @@ class Daemon:
             if link not in self.links:  # it hung up; nobody reads this
                 if link.call is not None and link.call[0] == "commit":
                     self.world.checks.commit_forgotten(self, link.call[1])
+                if link.call is not None and link.call[0] == "claim":  # it took the place of an older one, and fell
+                    self.claims.pop(link.call[1].get("session") or link.call[1]["reply_to"], None)
                 continue
             if link.pending or link.call is None:
                 raise Violation(f"{self.name}: a connection with all answers out counts {link.pending} as pending")
