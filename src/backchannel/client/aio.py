@@ -361,9 +361,12 @@ class _Stream(wire.Stream):
             self._loop.remove_reader(self._guarded_fd)
             self._guarded_fd = -1
 
+    def close(self) -> None:
+        self.unguard()  # first: the number of a closed descriptor belongs to another connection at once
+        super().close()
+
     def finish(self) -> None:
         self.is_over = True
-        self.unguard()
         if self._task is not None:
             self._task.cancel()
         self.close()
