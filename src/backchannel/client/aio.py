@@ -169,10 +169,11 @@ class AsyncAgent:
         replies: Iterable[tuple[AsyncDelivery, str]] = (),
         sends: Iterable[tuple[str | AsyncSession, str]] = (),
         closes: Iterable[AsyncSession | tuple[AsyncSession, str] | tuple[AsyncSession, str, str]] = (),
+        evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[AsyncReceipt]:
         """As `Agent.commit`."""
-        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         answer = await run(calls.commit(self._caller, commit.lists, timeout))
         return [AsyncReceipt(self, raw) for raw in commit.receipts(answer)]
 

@@ -201,15 +201,16 @@ class Agent:
         replies: Iterable[tuple[Delivery, str]] = (),
         sends: Iterable[tuple[str | Session, str]] = (),
         closes: Iterable[Session | tuple[Session, str] | tuple[Session, str, str]] = (),
+        evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[Receipt]:
         """One transaction in your daemon: all of it happens, or nothing; its outbox then pushes what was sent.
 
         A text may go to a name or into a session. `closes` are sessions, or tuples of a session, its result and its
-        status. Returns a receipt (`queued`) for each reply, then for each send. Raises what stood in the way of any of
-        it; a session's full window is not waited for.
+        status; `evidence` (ack, flush, turn) is that of the acks. Returns a receipt (`queued`) for each reply, then for
+        each send. Raises what stood in the way of any of it; a session's full window is not waited for.
         """
-        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
     def status(self, message_id: str, to: str | None = None) -> Receipt:

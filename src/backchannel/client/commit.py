@@ -28,6 +28,7 @@ class Commit:
         sends: Iterable[Send] = (),
         closes: Iterable[Close] = (),
         headers: Mapping[str, str] | None = None,
+        evidence: str = "ack",
     ) -> None:
         self._acks = list(acks)
         self._replies = list(replies)
@@ -37,7 +38,7 @@ class Commit:
         if answered and headers:
             raise LocalProtocolError("a text in a session has no headers", code="bad_params", hint="reply without them")
         self.lists: dict[str, list[dict[str, Any]]] = {
-            "acks": [{"id": d.id, **d._token()} for d in (*self._acks, *answered)],
+            "acks": [{"id": d.id, **d._token(), "evidence": evidence} for d in (*self._acks, *answered)],
             "replies": [
                 without_none({"id": d.id, **d._token(), "text": text, "headers": headers})
                 for d, text in self._replies
