@@ -132,8 +132,11 @@ class Bench:
         self.host.receive(caller, line, self.now, self.wall)
 
     def finish(self) -> dict[Any, dict[str, Any]]:
-        """The pass ends: what is answered now, by request id."""
-        return {answer["id"]: answer for answer in map(read, self.host.finish(self.now, self.wall))}
+        """The pass ends: what is answered now, by request id, and counted as sent."""
+        sent = self.host.finish(self.now, self.wall)
+        for answer in sent:
+            answer.caller.pending -= 1
+        return {answer["id"]: answer for answer in map(read, sent)}
 
     def ask(self, caller: Caller, method: str, **params: Any) -> dict[str, Any]:
         """A request alone in its pass, and its answer."""

@@ -81,6 +81,26 @@ def test_a_question_is_answered_from_the_shell(world: World) -> None:
     assert said[-1].startswith("done  bob  ")
 
 
+def test_the_review_is_refused_once_and_done_then(world: World) -> None:
+    assert python(world, "session") == [
+        "refused: busy, again in 0.5 s",
+        "auth.py: line 7 compares with ==",
+        "login.py: line 7 compares with ==",
+        "2 files, 2 findings",
+    ]
+
+
+def test_a_session_is_held_from_the_shell(world: World) -> None:
+    said = "\n".join(bash(world, "shell-session"))
+    for line in (r"s-\w+/offer  offer\nreview PR #42\n  -> backchannel accept s-", r"ESTABLISHED  alice  s-",
+                 r"line 7 compares with ==", r"finished \(ok\)\none finding", r"\|<-+ SYN-ACK ----\|"):  # fmt: skip
+        assert re.search(line, said), (line, said)
+
+
+def test_a_program_is_an_agent(world: World) -> None:
+    assert bash(world, "serve")[-1] == "HELLO"
+
+
 def test_the_readme_names_every_command(world: World) -> None:
     """The rows of its tables."""
     table = "\n".join(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `"))

@@ -312,10 +312,22 @@ def test_an_unfinished_line_at_the_end_is_refused_and_stores_nothing(shared_worl
     assert shared_world.texts("bob") == []
 
 
-def test_a_bad_line_between_two_good_ones_spoils_neither(shared_world: World, daemon: Daemon) -> None:
+def test_behind_a_malformed_line_nothing_is_read_and_what_came_before_stands(
+    shared_world: World, daemon: Daemon
+) -> None:
     shared_world.texts("bob")
     with Link(shared_world.path("bob")) as link:
         link.send(push(text="one") + b"{\n" + push(text="two"))
+        answers = [link.answer() for _ in range(2)]
+        assert link.line() == b""
+    assert ["result" in answer for answer in answers] == [True, False]
+    assert shared_world.texts("bob") == ["one"]
+
+
+def test_a_bad_request_between_two_good_ones_spoils_neither(shared_world: World, daemon: Daemon) -> None:
+    shared_world.texts("bob")
+    with Link(shared_world.path("bob")) as link:
+        link.send(push(text="one") + b"{}\n" + push(text="two"))
         answers = [link.answer() for _ in range(3)]
     assert ["result" in answer for answer in answers] == [True, False, True]
     assert shared_world.texts("bob") == ["one", "two"]
@@ -381,17 +393,22 @@ LINES = st.one_of(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, min_size=1, max_size=30))
-def test_every_line_of_any_noise_gets_one_answer(shared_world: World, daemon: Daemon, lines: list[bytes]) -> None:
+def test_every_line_of_any_noise_gets_one_answer_up_to_a_malformed_one(
+    shared_world: World, daemon: Daemon, lines: list[bytes]
+) -> None:
     lines = [line for line in lines if line.strip(b" \t\r\n\v\f")]
     with Link(shared_world.path("bob", "control")) as link:
         link.send(b"".join(line + b"\n" for line in lines) + request("ping", {}, "last"))
-        answers = [link.answer() for _ in (*lines, "ping")]
         link.half_close()
-        assert link.line() == b"", "and no answer too many"
-    assert sum(answer["id"] == "last" for answer in answers) == 1
-    for answer in answers:
-        assert ("result" in answer) != ("error" in answer)
-        assert "error" not in answer or answer["error"]["data"]["code"] != "internal"
+        answers = [json.loads(line) for line in iter(link.line, b"")]
+    codes = [answer["error"]["data"]["code"] if "error" in answer else "" for answer in answers]
+    if "malformed" in codes:
+        assert codes.index("malformed") == len(codes) - 1, "nothing is read behind it"
+    else:
+        assert len(answers) == len(lines) + 1
+        assert answers[-1]["id"] == "last"
+    assert all(("result" in answer) != ("error" in answer) for answer in answers)
+    assert "internal" not in codes
 
 
 def test_ten_thousand_refusals_leave_no_trace_but_a_count(shared_world: World, daemon: Daemon) -> None:
@@ -399,8 +416,9 @@ def test_ten_thousand_refusals_leave_no_trace_but_a_count(shared_world: World, d
     descriptors, memory, log = daemon.descriptors(), daemon.memory_bytes(), len(daemon.said())
     for _ in range(100):
         with Link(shared_world.path("bob")) as link:
-            link.send(b"{\n" * 100)
-            assert all(link.answer()["error"]["data"]["code"] == "malformed" for _ in range(100))
+            link.send(b"{}\n" * 99 + b"{\n")
+            assert all(link.answer()["error"]["data"]["code"] == "bad_request" for _ in range(99))
+            assert link.answer()["error"]["data"]["code"] == "malformed"
     eventually(lambda: daemon.descriptors() <= descriptors, "its descriptors come back")
     assert daemon.memory_bytes() - memory < 16 << 20
     assert len(daemon.said()) - log < 10_000, "a flood is not written down line by line"

@@ -174,12 +174,13 @@ def test_an_id_that_never_was_exits_with_five(analyst: Shell, words: list[str]) 
     assert json.loads(analyst.run(*words, "--json", code=5))["code"] == "no_such_session"
 
 
-def test_what_is_no_session_is_a_mistake_in_the_call(analyst: Shell) -> None:
+def test_what_cannot_be_meant_says_so(analyst: Shell, shared: World) -> None:
     assert "there is no session m-1" in analyst.run("say", "m-1", "x", code=5)
     assert "did you mean executor?" in analyst.run("open", "executer", "x", code=5)
     assert "--retry-after" in analyst.run("reject", "m-1", "--reason", "x", "--retry-after", "5", code=2)
     assert "--open is for the list" in analyst.run("sessions", NEVER, "--open", code=2)
-    assert "an agent's name" in analyst.run("chat", "executor", "--as", "", code=2)
+    nobody = shared.cli("chat", "executor")
+    assert (nobody.returncode, "needs an agent's name" in nobody.stderr) == (2, True)
 
 
 def test_a_third_agent_cannot_speak_in_somebody_elses_session(shared: World) -> None:

@@ -417,7 +417,8 @@ def test_a_budget_ends_the_session_for_both(analyst: Agent, executor: Agent) -> 
 
 def test_a_deadline_and_a_silence_end_it_too(analyst: Agent, executor: Agent) -> None:
     for limit in ("deadline", "idle_timeout"):
-        ours, _ = established(analyst, executor, **{limit: 0.2})
+        limits: dict[str, Any] = {limit: 0.2}
+        ours, _ = established(analyst, executor, **limits)
         with pytest.raises(Refused) as ended:
             list(ours)
         assert (ended.value.code, ended.value.reason) in (("expired", limit), ("reset", limit))
@@ -525,7 +526,7 @@ def test_leaving_with_closes_and_leaves_alone_what_is_over(analyst: Agent, execu
 
 def test_a_receipt_tells_that_the_session_ended_first(analyst: Agent, executor: Agent) -> None:
     ours, theirs = established(analyst, executor)
-    receipt = ours.send("never read")
+    receipt = ours.send("never read").wait("stored", 20)
     theirs.abort("no time")
     with pytest.raises(Refused) as refused:
         receipt.wait("acked", 20)

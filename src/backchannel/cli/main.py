@@ -75,7 +75,8 @@ def report(error: BackchannelError, *, as_json: bool) -> int:
     if as_json:
         from ..protocol.codec import encode
 
-        later = {"retry_after": error.retry_after} if isinstance(error, Refused) and error.retry_after else {}
+        retry_after = error.retry_after if isinstance(error, Refused) else None
+        later = {} if retry_after is None else {"retry_after": retry_after}
         what = {"error": type(error).__name__, "code": error.code, "message": error.message, "hint": error.hint}
         line = encode({**what, **later})
     else:

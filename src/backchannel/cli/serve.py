@@ -18,9 +18,11 @@ import ctypes
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from ..client import sessioncalls
 from ..client.aio import AsyncAgent
@@ -147,7 +149,7 @@ async def _read_to_the_end(session: AsyncSession) -> None:
         pass  # it ended otherwise; our result was said
 
 
-async def _cancel_all(tasks: "list[asyncio.Task[None]]") -> None:
+async def _cancel_all(tasks: "Sequence[asyncio.Task[Any]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -170,25 +172,27 @@ class _Program:
         """Status and result. Raises what ended the session meanwhile; the program does not outlive this call."""
         if self._is_again:
             await self._remember()
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment(),
-            limit=LINE_BYTES_MAX,
-            start_new_session=True,  # an interruption is ours to hear; and whatever it starts ends with it
-            preexec_fn=_end_with_parent,
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment(),
+                limit=LINE_BYTES_MAX,
+                start_new_session=True,  # an interruption is ours to hear; and whatever it starts ends with it
+                preexec_fn=_end_with_parent,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return "failed", f"the program could not be started: {error}"
         feeding, work = asyncio.create_task(self._feed()), asyncio.create_task(self._listen())
         try:
             await asyncio.wait({feeding, work}, return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()  # raises how the session ended
-            return await work
+            if not work.done():
+                await feeding  # raises how the session ended
+            return work.result()
         finally:
-            feeding.cancel()
-            work.cancel()
+            await _cancel_all([feeding, work])
             await self._end()
 
     async def _remember(self) -> None:
@@ -206,8 +210,11 @@ class _Program:
         found = os.environ | {f"BACKCHANNEL_{key}": value for key, value in own.items()}
         return found | ({"BACKCHANNEL_AGAIN": "1"} if self._is_again else {})
 
-    async def _feed(self) -> None:
-        """The task, then the texts; each is acknowledged when it was written and the next is asked for."""
+    async def _feed(self) -> NoReturn:
+        """The task, then the texts; each is acknowledged when it was written and the next is asked for.
+
+        Never returns: when there is nothing more to feed it watches for the peer ending the session, and raises that.
+        """
         stdin = self._process.stdin
         assert stdin is not None
         try:
@@ -220,6 +227,9 @@ class _Program:
             stdin.close()
         except (BrokenPipeError, ConnectionResetError):
             pass  # it reads no more; it may go on without
+        session = await self._session.refresh()
+        caller, record = session._caller, dict(session.record.raw)
+        raise sessioncalls.ended(await run(sessioncalls.watch_until(caller, record, sessioncalls.is_closed, None)))
 
     def _line(self, kind: str, text: str) -> bytes:
         if self._as_json:

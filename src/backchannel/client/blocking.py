@@ -489,10 +489,10 @@ class _Keeper:
             if not stream.is_over and stream.sock is sock:
                 stream.close()
                 run(calls.resume(self._caller, stream))
-                if stream.is_over:  # let go of meanwhile
-                    stream.close()
         except (BackchannelError, OSError):
             pass  # down, or gone for good: the program's next call says so
         finally:
+            if stream.is_over:  # let go of meanwhile
+                stream.close()
             stream.lock.release()
         return True

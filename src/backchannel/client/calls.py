@@ -157,7 +157,7 @@ def _await_answer(
     """Waits on both ends at once: on our daemon for the answer, on the target's for the news that none will come."""
     is_taking = False  # the take is on its way already
     while True:
-        slice_s = min(WAIT_SLICE_S, _left(deadline) if deadline is not None else WAIT_SLICE_S)
+        slice_s = slice_left(deadline)
         try:
             if claimed.sock is None:
                 yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, CALL_S)
@@ -291,7 +291,7 @@ def wait(
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while queued:
-        left = min(WAIT_SLICE_S, _left(deadline))
+        left = slice_left(deadline)
         params = {"id": message_id, "stage": "stored", "timeout": left, "from": caller.name}
         under_way: dict[str, Any] | None
         try:
@@ -315,7 +315,7 @@ def wait(
             return under_way
         queued = False
     while True:
-        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        left = slice_left(deadline)
         params = {"id": message_id, "stage": stage, "timeout": left, "from": sender}
         try:
             found: dict[str, Any] = yield from call(caller, to, INBOX, "wait", params, left + ANSWER_GRACE_S)
@@ -345,7 +345,7 @@ def take(
         "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None
     }  # fmt: skip
     while True:
-        left = WAIT_SLICE_S if deadline is None else min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+        left = slice_left(deadline)
         params["wait"] = left
         result = yield from stream_call(caller, stream, "take", params, left + ANSWER_GRACE_S)
         if result["messages"] or (deadline is not None and time.monotonic() >= deadline):
@@ -484,6 +484,11 @@ def has_reached(stage: str, wanted: str) -> bool:
 
 def _left(deadline: float | None) -> float:
     return WAIT_SLICE_S if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def slice_left(deadline: float | None) -> float:
+    """How long the next long poll may take, seconds."""
+    return min(WAIT_SLICE_S, _left(deadline))
 
 
 def _push_params(

@@ -11,11 +11,12 @@ from ..errors import BackchannelError, LocalProtocolError, OverLimit, Refused, T
 from ..protocol.names import AgentName, check_id
 from ..transport.paths import CONTROL
 from . import calls
-from .calls import ANSWER_GRACE_S, WAIT_SLICE_S
+from .calls import ANSWER_GRACE_S
 from .wire import CALL_S, Caller, Stream, call, new_id, stream_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .wire import Conversation
@@ -37,6 +38,10 @@ def is_session(some_id: str) -> bool:
     return len(some_id) == 34 and some_id.startswith("s-") and set(some_id[2:]) <= set("0123456789abcdef")
 
 
+def is_closed(record: "Record") -> bool:
+    return bool(record["state"] == "CLOSED")
+
+
 # --- opening and answering --------------------------------------------------------------------------------------------
 
 
@@ -50,20 +55,17 @@ def open_session(
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
-        record = yield from offer(
-            caller, session_id, to, task, WITHOUT_END_S if timeout is None else timeout, **options
-        )
-        while record["state"] == "SYN-SENT":
-            left = WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                record = yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
-            else:
-                record = yield from watch(caller, session_id, record["version"], min(left, WAIT_SLICE_S))
+        accept_timeout = WITHOUT_END_S if timeout is None else timeout
+        record = yield from offer(caller, session_id, to, task, accept_timeout, **options)
+        record = yield from watch_until(caller, record, lambda now: now["state"] != "SYN-SENT", deadline)
+        if record["state"] == "SYN-SENT":
+            yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
+            record = yield from look(caller, session_id)  # it may have been answered in that moment
         yield from _settle_notice(caller, stream, session_id)
     except (BackchannelError, GeneratorExit):
         raise
     except BaseException as interruption:  # nobody waits for an answer any more
-        yield from abort(caller, session_id, type(interruption).__name__)
+        yield from _give_up(caller, session_id, type(interruption).__name__)
         raise
     if record["cause"] in ("aborted", "expired"):
         raise TimedOut(
@@ -86,14 +88,13 @@ def offer(
     return result
 
 
-def _give_up(caller: Caller, session_id: str, reason: str) -> "Conversation[Record]":
-    """Aborts, unless it has just been answered or ended."""
+def _give_up(caller: Caller, session_id: str, reason: str) -> "Conversation[None]":
+    """Aborts, unless it is over already, or never began."""
     try:
-        return (yield from abort(caller, session_id, reason))
+        yield from abort(caller, session_id, reason)
     except LocalProtocolError as error:
-        if error.code != "session_state":
+        if error.code not in ("session_state", "no_such_session"):
             raise
-    return (yield from look(caller, session_id))
 
 
 def _settle_notice(caller: Caller, stream: Stream, session_id: str) -> "Conversation[None]":
@@ -122,9 +123,8 @@ def next_offer(caller: Caller, seen: "set[str]", wait_s: float | None) -> "Conve
     while True:
         if len(seen) > OFFERS_SEEN_MAX:
             seen &= {record["id"] for record in (yield from all_sessions(caller, state="SYN-RECEIVED"))}
-        left = WAIT_SLICE_S if deadline is None else max(0.0, min(WAIT_SLICE_S, deadline - time.monotonic()))
-        known = sorted(seen)
-        found = yield from sessions(caller, left, state="SYN-RECEIVED", known=known, max=1)
+        wait_now = calls.slice_left(deadline)
+        found = yield from sessions(caller, wait_now, state="SYN-RECEIVED", known=sorted(seen), max=1)
         for record in found:
             seen.add(record["id"])
             return record
@@ -165,6 +165,15 @@ def watch(caller: Caller, session_id: str, version: int, wait_s: float) -> "Conv
     return record
 
 
+def watch_until(
+    caller: Caller, record: "Record", is_enough: "Callable[[Record], bool]", deadline: float | None
+) -> "Conversation[Record]":
+    """The record once it is as wanted, or as it stands at the deadline (`time.monotonic`; None: never)."""
+    while not is_enough(record) and (left := calls.slice_left(deadline)) > 0:
+        record = yield from watch(caller, record["id"], record["version"], left)
+    return record
+
+
 def history(caller: Caller, session_id: str, *, text: bool) -> "Conversation[tuple[Record, list[dict[str, Any]]]]":
     """The record, and what happened, in order of time."""
     params = {"session": check_id(session_id), "text": text}
@@ -195,12 +204,11 @@ def say(
             said: dict[str, Any] = yield from call(caller, caller.me(), CONTROL, "say", params, CALL_S)
             return said
         except OverLimit as full:
-            left = WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
-            if full.code != "window" or left <= 0:
+            if full.code != "window" or calls.slice_left(deadline) <= 0:
                 raise
-            record = yield from look(caller, session_id)
-            if record["window"] == 0:
-                yield from watch(caller, session_id, record["version"], min(left, WAIT_SLICE_S))
+        # Room, or an end, which the next attempt will tell.
+        record = yield from look(caller, session_id)
+        yield from watch_until(caller, record, lambda now: now["window"] > 0 or now["state"] not in TALKING, deadline)
 
 
 def close(caller: Caller, session_id: str, text: str = "", status: str = "ok") -> "Conversation[Record]":
@@ -227,13 +235,12 @@ def wait_said(
 ) -> "Conversation[dict[str, Any]]":
     """The receipt of a text that was said, once it reached `wanted` or an end, or as it stands after `timeout` s."""
     deadline = None if timeout is None else time.monotonic() + timeout
+    seq = said["seq"]
     record = yield from look(caller, said["session"])
-    while True:
-        said = {**said, **_stage_of(said["seq"], record)}
-        left = WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
-        if calls.has_reached(said["stage"], wanted) or left <= 0:
-            return said
-        record = yield from watch(caller, said["session"], record["version"], min(left, WAIT_SLICE_S))
+    record = yield from watch_until(
+        caller, record, lambda now: calls.has_reached(_stage_of(seq, now)["stage"], wanted), deadline
+    )
+    return {**said, **_stage_of(seq, record)}
 
 
 def _stage_of(seq: int, record: "Record") -> "dict[str, Any]":

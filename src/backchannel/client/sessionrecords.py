@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import LocalProtocolError, OverLimit, TimedOut
 from . import calls, sessioncalls
-from .calls import WAIT_SLICE_S
 from .records import DeliveryRecord, text_or_none
 
 if TYPE_CHECKING:
@@ -319,16 +318,14 @@ class SessionBase:
 
     def _take(self, deadline: float | None) -> "Conversation[DeliveryRecord | None]":
         while not self._is_read:
-            left = WAIT_SLICE_S if deadline is None else max(0.0, min(WAIT_SLICE_S, deadline - time.monotonic()))
-            if self._is_all_read():
-                left = 0.0  # but for a notice
+            left = 0.0 if self._is_all_read() else calls.slice_left(deadline)  # but for a notice
             self._stream.held.clear()
             raw = yield from sessioncalls.take_mail(self._caller, self._stream, self.id, left)
             if raw is None:
                 yield from self._look()
                 self._raise_if_ended()
                 self._is_read = self._is_all_read()
-                if deadline is not None and time.monotonic() >= deadline:
+                if calls.slice_left(deadline) <= 0:
                     break
                 continue
             self._stream.held.add(self._stream.take_id)  # type: ignore[arg-type]
@@ -367,17 +364,15 @@ class SessionBase:
                 code="session_state",
                 hint="close() it first",
             )
-        while not self._is_read and not self._is_late(deadline):
+        while not self._is_read and calls.slice_left(deadline) > 0:
             if self._current is not None and not self._current.is_settled:
                 yield from self._ack(self._current)
                 self._unread.append(self._current)
             if len(self._unread) >= UNREAD_MAX:
                 raise OverLimit(f"session {self.id} has more than {UNREAD_MAX} unread data", hint="read them in a loop")
             yield from self._take(deadline)
-        while self.record.is_open and not self._is_late(deadline):
-            left = WAIT_SLICE_S if deadline is None else max(0.0, min(WAIT_SLICE_S, deadline - time.monotonic()))
-            version = self.record.raw["version"]
-            self._learn((yield from sessioncalls.watch(self._caller, self.id, version, left)))
+        record = dict(self.record.raw)
+        self._learn((yield from sessioncalls.watch_until(self._caller, record, sessioncalls.is_closed, deadline)))
         self._raise_if_ended()
         if self.record.is_open:
             raise TimedOut(
@@ -385,10 +380,6 @@ class SessionBase:
                 hint="it goes on without you; wait again, or abort it",
                 waited=timeout or 0.0,
             )
-
-    @staticmethod
-    def _is_late(deadline: float | None) -> bool:
-        return deadline is not None and time.monotonic() >= deadline
 
 
 def unsettled_before_next(delivery: DeliveryRecord) -> LocalProtocolError:

@@ -7,14 +7,16 @@ from ..protocol.receipt import Stage
 
 
 class Caller:
-    """The other end of one connection, as far as the host needs to know it. `pending` counts unanswered requests."""
+    """The other end of one connection, as far as the host needs to know it. `pending` counts unanswered requests;
+    `spoke_wrongly` is set by a line that is not JSON as it must be: nothing behind it is believed."""
 
-    __slots__ = ("is_control", "peer", "pending")
+    __slots__ = ("is_control", "peer", "pending", "spoke_wrongly")
 
     def __init__(self, peer: Peer, *, is_control: bool) -> None:
         self.peer = peer
         self.is_control = is_control
         self.pending = 0
+        self.spoke_wrongly = False
 
 
 class Answer:

@@ -147,7 +147,10 @@ class Host:
             self._failure = error
 
     def finish(self, now: float, wall: float) -> list[Answer]:
-        """Hands out, commits, and returns what may be sent, in order. Raises `StorageFailed`."""
+        """Hands out, commits, and returns what may be sent, in order. Raises `StorageFailed`.
+
+        Who sends an answer takes it off its caller's `pending`.
+        """
         if self._failure is None:
             try:
                 self.mailbox.expire(now, wall)  # what came back too late is not handed out once more
@@ -172,8 +175,6 @@ class Host:
         if self.session_calls.watchers:
             self.session_calls.answer_watchers(answers, now)
         self.sessions.changed.clear()
-        for answer in answers:
-            answer.caller.pending -= 1
         return answers
 
     def refuse(self, caller: Caller, error: BackchannelError) -> Answer:
@@ -270,6 +271,7 @@ class Host:
                 self.staged.append(Answer(caller, answer))
         except BackchannelError as error:
             self.refused += 1
+            caller.spoke_wrongly = caller.spoke_wrongly or error.code == "malformed"
             self.staged.append(Answer(caller, frame.answer_error(request_id, error)))
         except Exception:
             caller.pending -= 1

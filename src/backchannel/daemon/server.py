@@ -371,6 +371,9 @@ class Server:
             if line and not line.isspace():
                 link.seat.host.receive(link, line, self.now, self.wall)
                 link.seat.is_touched = True
+                if link.spoke_wrongly:
+                    self._stop_reading(link)
+                    return
         if rest:
             self._keep_part(link, rest)
 
@@ -386,6 +389,14 @@ class Server:
             if link.frame_since is None:
                 link.frame_since = self.now
             link.deadline = link.frame_since + max(FRAME_S, link.size / FRAME_BYTES_A_SECOND)
+
+    def _stop_reading(self, link: Link) -> None:
+        """A line was malformed, and is answered so. Where it ended is a guess, so nothing behind it is read."""
+        name = link.seat.host.name
+        self._sparingly.warning("malformed", f"{name}: a line of uid {link.peer.uid} is malformed", self.now)
+        link.is_ended = True
+        if link not in self._fresh:
+            self._watch_link(link)
 
     def _end(self, link: Link) -> None:
         """They will send no more. What is pending is answered, then the connection closes."""
@@ -414,16 +425,12 @@ class Server:
 
     def _answer(self, seat: Seat, answer: Answer) -> None:
         if answer.after_flush:
-            answer.caller.pending += 1
-            seat.log.after_flush(lambda: self._answer_flushed(answer))
+            seat.log.after_flush(lambda: self._send_answer(answer))
         else:
             self._send_answer(answer)
 
-    def _answer_flushed(self, answer: Answer) -> None:
-        answer.caller.pending -= 1
-        self._send_answer(answer)
-
     def _send_answer(self, answer: Answer) -> None:
+        answer.caller.pending -= 1
         link = answer.caller
         assert isinstance(link, Link)
         if link.is_closed:
