@@ -54,7 +54,12 @@ class Gateway:
     def run(self, *args: str) -> str:
         """`hermes -p NAME ARGS`."""
         done = subprocess.run(
-            [self._hermes, "-p", self.name, *args], env=self._env, capture_output=True, text=True, timeout=60, check=False
+            [self._hermes, "-p", self.name, *args],
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -118,7 +123,11 @@ class Gateway:
 
     def wait_told(self, part: str, timeout: float = 30.0) -> str:
         """The answer that has this in it."""
-        until(lambda: any(part in text for text in self.desk()), timeout, lambda: f"{part!r} not in {self.desk()}\n{self._log()[-3000:]}")
+        until(
+            lambda: any(part in text for text in self.desk()),
+            timeout,
+            lambda: f"{part!r} not in {self.desk()}\n{self._log()[-3000:]}",
+        )
         return next(text for text in self.desk() if part in text)
 
     # --- its log ------------------------------------------------------------------------------------------------------

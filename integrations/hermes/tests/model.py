@@ -103,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.endswith("/models"):
-            self._json(200, {"object": "list", "data": [{"id": "fake-model", "object": "model", "context_length": 200000}]})
+            self._json(
+                200, {"object": "list", "data": [{"id": "fake-model", "object": "model", "context_length": 200000}]}
+            )
         else:
             self._json(404, {"error": "not here"})
 
@@ -112,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.path.endswith("/chat/completions"):
             self._json(404, {"error": "not here"})
         elif not body.get("stream"):  # Hermes makes a title for each new session
-            self._json(200, {"id": "t", "object": "chat.completion", "choices": [_choice("message", "A title", "stop")]})
+            self._json(
+                200, {"id": "t", "object": "chat.completion", "choices": [_choice("message", "A title", "stop")]}
+            )
         else:
             tools = [tool["function"]["name"] for tool in body.get("tools") or []]
             agent = self.path.split("/")[1]
@@ -132,7 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             function = {"name": said.tool, "arguments": ""}
             chunks = [
-                {"role": "assistant", "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]},
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}],
+                },
                 {"tool_calls": [{"index": 0, "function": {"arguments": json.dumps(said.arguments)}}]},
             ]
             reason = "tool_calls"

@@ -344,9 +344,7 @@ class Mail:
         sends = [(await self._me.session(session_id), text) for session_id, text in says or ()]
         ends = [(await self._me.session(session_id), text, status) for session_id, text, status in closes or ()]
         try:
-            await self._patiently(
-                lambda: self._me.commit(acks=[delivery], sends=sends, closes=ends, evidence="turn")
-            )
+            await self._patiently(lambda: self._me.commit(acks=[delivery], sends=sends, closes=ends, evidence="turn"))
         except (LocalProtocolError, Refused) as error:
             if error.code not in ("session_state", "budget"):
                 raise

@@ -32,7 +32,9 @@ def read_settings(extra: Mapping[str, Any], profile: str) -> Settings:
     """The settings of a profile. Raises `ValueError` that names the key and what it may be."""
     unknown = set(extra) - set(Settings._fields) - _HERMES_OWN
     if unknown:
-        raise ValueError(f"platforms.backchannel.extra.{min(unknown)} is no setting (known: {', '.join(Settings._fields)})")
+        raise ValueError(
+            f"platforms.backchannel.extra.{min(unknown)} is no setting (known: {', '.join(Settings._fields)})"
+        )
     values: dict[str, Any] = {"agent": agent_name(str(extra.get("agent") or profile))}
     for key, default in Settings._field_defaults.items():
         if key not in extra or extra[key] is None:

@@ -63,7 +63,12 @@ def send(me: Me, to: str = "", text: str = "", session: str = "") -> dict[str, A
     message_id = _new_id()
     me.remember(message_id)
     receipt = me.agent.send(to, text, key=message_id)
-    return {"sent": receipt.id, "to": to, "stage": receipt.stage.value, "note": "an answer comes into this chat by itself"}
+    return {
+        "sent": receipt.id,
+        "to": to,
+        "stage": receipt.stage.value,
+        "note": "an answer comes into this chat by itself",
+    }
 
 
 def ask(me: Me, to: str, question: str, timeout_s: float = 60.0) -> dict[str, Any]:
@@ -107,7 +112,9 @@ def accept(me: Me, session: str) -> dict[str, Any]:
         if request.id == session:
             request.accept(max_messages=me.settings.texts_max)
             return {"session": session, "state": "accepted"}
-    raise LocalProtocolError(f"{session} is not on offer", code="session_state", hint="it may be accepted, or withdrawn")
+    raise LocalProtocolError(
+        f"{session} is not on offer", code="session_state", hint="it may be accepted, or withdrawn"
+    )
 
 
 def close(
@@ -210,7 +217,11 @@ TOOLS = (
     Tool(
         "backchannel_ask",
         "Ask another agent one question and wait for its answer. Use it when you need the answer to go on.",
-        {"to": _TO, "question": _text("the whole question; the agent knows nothing of this chat"), "timeout_s": _SECONDS},
+        {
+            "to": _TO,
+            "question": _text("the whole question; the agent knows nothing of this chat"),
+            "timeout_s": _SECONDS,
+        },
         ["to", "question"],
         ask,
     ),
@@ -252,7 +263,9 @@ TOOLS = (
 
 def _not_to_oneself(me: Me, to: str) -> None:
     if to == me.agent.name:
-        raise LocalProtocolError(f"you are {to} yourself", code="bad_params", hint="backchannel_agents lists the others")
+        raise LocalProtocolError(
+            f"you are {to} yourself", code="bad_params", hint="backchannel_agents lists the others"
+        )
 
 
 def _new_id() -> str:
