@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backchannel.testing import World
-
 from model import Model
+
+from backchannel.testing import World, command
 
 HERE = Path(__file__).parent
 START_S = 40.0
@@ -25,6 +25,8 @@ onboarding: {{profile_build: "off"}}
 security: {{allow_lazy_installs: false}}
 agent: {{restart_drain_timeout: {drain_s}, api_max_retries: 1}}
 approvals: {{mode: manual}}
+memory: {{nudge_interval: 0}}
+skills: {{creation_nudge_interval: 0}}
 plugins: {{enabled: [desk]}}
 platforms:
   desk: {{enabled: true}}
@@ -48,8 +50,15 @@ class Gateway:
         (self.home / "config.yaml").write_text(CONFIG.format(url=model.url(self.name), drain_s=drain_s))
         shutil.copytree(HERE / "desk", self.home / "plugins" / "desk", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def configure(self, key: str, value: Any) -> None:
-        self.run("config", "set", key, str(value))
+    def set_up(self, **settings: Any) -> None:
+        """By `backchannel init hermes`; then the plugin's settings."""
+        done = subprocess.run(
+            [command(), "init", "hermes", "--profile", self.name, "--hermes", self._hermes, "--yes"],
+            env=self._env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        for key, value in settings.items():
+            self.run("config", "set", f"platforms.backchannel.extra.{key}", str(value))
 
     def run(self, *args: str) -> str:
         """`hermes -p NAME ARGS`."""
@@ -89,6 +98,17 @@ class Gateway:
         self._end(signal.SIGKILL)
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def wait_dead(self) -> None:
+        """It killed itself."""
+        assert self._process is not None
+        self._process.wait(30)
+        self._process = None
+        (self.home / "desk.sock").unlink(missing_ok=True)
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -106,8 +126,7 @@ class Gateway:
     def say(self, text: str, chat: str = "ann") -> None:
         """The human writes."""
         with socket.socket(socket.AF_UNIX) as sock:
-            os.chdir(self.home)  # a socket's path has to fit in 107 bytes
-            sock.connect("desk.sock")
+            sock.connect(str(self.home / "desk.sock"))
             sock.sendall(json.dumps({"chat": chat, "text": text, "id": uuid.uuid4().hex}).encode() + b"\n")
             sock.settimeout(START_S)
             assert sock.recv(10)
@@ -121,14 +140,14 @@ class Gateway:
         told = [json.loads(line) for line in lines]
         return [line["text"] for line in told if line["chat"] == chat and line["final"]]
 
-    def wait_told(self, part: str, timeout: float = 30.0) -> str:
+    def wait_told(self, part: str, chat: str = "ann", timeout: float = 30.0) -> str:
         """The answer that has this in it."""
-        until(
-            lambda: any(part in text for text in self.desk()),
-            timeout,
-            lambda: f"{part!r} not in {self.desk()}\n{self._log()[-3000:]}",
-        )
-        return next(text for text in self.desk() if part in text)
+
+        def found() -> str | None:
+            return next((text for text in self.desk(chat) if part in text), None)
+
+        until(found, timeout, lambda: f"{part!r} is not in {self.desk(chat)}\n{self._log()[-3000:]}")
+        return found() or ""
 
     # --- its log ------------------------------------------------------------------------------------------------------
 

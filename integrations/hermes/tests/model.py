@@ -6,6 +6,7 @@ tests assert on those, not on what was sent.
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -80,6 +81,18 @@ class Model:
         )
         return found
 
+    def wait_quiet(self, quiet_s: float = 0.3, timeout: float = 20.0) -> None:
+        """Until nothing has reached it for a while: what a test left behind is over."""
+        deadline = time.monotonic() + timeout
+        count = -1
+        while count != len(self.seen) and time.monotonic() < deadline:
+            count = len(self.seen)
+            time.sleep(quiet_s)
+
+    def count(self, part: str, agent: str | None = None) -> int:
+        """How many turns with this text have come to a model."""
+        return sum(part in s.user and s.role == "user" for s in self.seen if agent in (None, s.agent))
+
     def answer(self, seen: Seen) -> Say | Call | Fail:
         with self._news:
             self.seen.append(seen)
@@ -134,11 +147,12 @@ class _Handler(BaseHTTPRequestHandler):
             chunks = [{"role": "assistant", "content": said.text}]
             reason = "stop"
         else:
+            call_id = f"call_{len(self.server.model.seen)}"  # type: ignore[attr-defined] - Hermes drops repetitions
             function = {"name": said.tool, "arguments": ""}
             chunks = [
                 {
                     "role": "assistant",
-                    "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}],
+                    "tool_calls": [{"index": 0, "id": call_id, "type": "function", "function": function}],
                 },
                 {"tool_calls": [{"index": 0, "function": {"arguments": json.dumps(said.arguments)}}]},
             ]

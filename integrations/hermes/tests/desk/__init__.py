@@ -3,6 +3,8 @@ what Hermes says to the human is appended to a file, a JSON object a line. Copie
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,14 @@ class Desk(BasePlatformAdapter):
         return {"name": chat_id, "type": "dm"}
 
 
+def die_before_turn(event: Any, **_: Any) -> None:
+    """Where the gateway has an event and no turn has begun: it dies here, if a test wants it."""
+    if (Path(get_hermes_home()) / "die-before-turn").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def register(ctx: Any) -> None:
+    ctx.register_hook("pre_gateway_dispatch", die_before_turn)
     ctx.register_platform(
         name="desk", label="Desk", adapter_factory=Desk, check_fn=lambda: True, is_connected=lambda config: True,
         allow_update_command=False,
