@@ -29,7 +29,8 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Writes what is made from the code: completion, manual pages, the tables of docs/configuration.md."""
+    """Writes what is made from the code: completion, manual pages, the tables of docs/configuration.md,
+    the pictures of docs/protocol.md."""
     install(session)
     session.run("python", "-m", "tools.generate")
 

@@ -1,1 +1,1 @@
-"""Measurements against raw sockets on the same machine. They report; they gate nothing by absolute time."""
+"""Backchannel beside its peers, measured in one run: `python -m benchmarks`. README.md says how to read it."""

@@ -77,6 +77,7 @@ class Bench:
         self.keys = {"analyst": "a" * 64, "writer": "b" * 64, "executor": "c" * 64}
         self.free_bytes = 1 << 40
         self.boot_id = "boot-1"
+        self.wall_at_boot = WALL - NOW
         self._next_id = 0
         self.model_driven: set[str] = set()
         self.open()
@@ -113,7 +114,7 @@ class Bench:
 
     @property
     def wall(self) -> float:
-        return WALL + self.now - NOW
+        return self.wall_at_boot + self.now
 
     def connect(self, *, is_control: bool = False, uid: int = UID) -> Caller:
         return Caller(Peer(uid, uid, 4711), is_control=is_control)

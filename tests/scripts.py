@@ -23,7 +23,13 @@ from backchannel.protocol.effects import (
     StrikeAll,
     Transmit,
 )
-from backchannel.protocol.events import DataAcknowledged, SessionAccepted, SessionClosed, SessionOffered
+from backchannel.protocol.events import (
+    DataAcknowledged,
+    PeerProgressed,
+    SessionAccepted,
+    SessionClosed,
+    SessionOffered,
+)
 from backchannel.protocol.session import Local, Session, Snapshot
 from backchannel.protocol.sessionframe import FrameId, Limits, SynNumber
 from backchannel.protocol.states import Outcome
@@ -130,7 +136,7 @@ def in_words(effect: Effect | Saying) -> str:
         case StrikeAll(why=why):
             return f"strike all {why.value}"
         case Deliver(seq=seq, frame=frame):
-            return f"deliver {seq} {frame.body if isinstance(frame, frames.Data) else frame.result}".strip()
+            return f"deliver {seq} {text_in_words(frame) if isinstance(frame, frames.Data) else frame.result}".strip()
         case Answer(frame=frame_id, outcome=outcome, reason=reason, retry=retry, probe=probe):
             words = [f"answer {frame_id.kind} {frame_id.number} {outcome.value}", reason, "retry" if retry else ""]
             words.append(frame_in_words(probe).removeprefix("PROBE 0 ") if probe else "")
@@ -141,6 +147,8 @@ def in_words(effect: Effect | Saying) -> str:
             return "report accepted"
         case Report(event=DataAcknowledged(acked=acked)):
             return f"report acknowledged {acked}"
+        case Report(event=PeerProgressed(note=note)):
+            return f"report progressed {note}"
         case Report(event=SessionClosed() as closed):
             upto = f"stored {closed.stored_upto} acked {closed.acked_upto}"
             return f"report closed {closed.cause.value} ({closed.reason}) {upto}"
@@ -153,11 +161,17 @@ def in_words(effect: Effect | Saying) -> str:
 def frame_in_words(frame: frames.SessionFrame) -> str:
     name = f"{frame.id.kind} {frame.id.number}"
     match frame:
-        case frames.Data(body=said) | frames.Rej(reason=said) | frames.Rst(reason=said) | frames.Syn(task=said):
+        case frames.Data():
+            return f"{name} {text_in_words(frame)}".strip()
+        case frames.Rej(reason=said) | frames.Rst(reason=said) | frames.Syn(task=said):
             return f"{name} {said}".strip()
         case frames.Fin(status=status, result=result):
             return f"{name} {status} {result}".strip()
-        case frames.Probe(rcv_nxt=rcv_nxt, acked=acked, receipted=receipted):
-            return f"{name} rcv_nxt {rcv_nxt} acked {acked} receipted {receipted}"
+        case frames.Probe(rcv_nxt=rcv_nxt, acked=acked, receipted=receipted, note=note):
+            return f"{name} rcv_nxt {rcv_nxt} acked {acked} receipted {receipted} {note}".strip()
         case _:
             return name
+
+
+def text_in_words(data: frames.Data) -> str:
+    return data.body + (" (input required)" if data.input_required else "")

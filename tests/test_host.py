@@ -666,9 +666,27 @@ def test_stop_is_answered_and_then_asks_the_server_to_close(bench: Bench) -> Non
 
 
 def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
-    assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "ping"}
+    assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "frame", "probe", "ping"}
     assert set(bench.host._control) - set(bench.host._inbox) == {
         "take", "ack", "reject", "release", "renew", "commit", "claim", "pause", "resume", "peek", "log", "tap",
-        "config", "status", "stop",
+        "config", "status", "stop", "sessions", "open", "accept", "say", "close", "abort", "trace",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")
+
+
+def test_what_is_still_in_the_outbox_cannot_be_cancelled_and_is_said_to_be_there(bench: Bench) -> None:
+    agent = bench.control()
+    bench.call(agent, "commit", sends=[{"to": "writer", "text": "x", "id": "m-9"}])
+    assert bench.refusal(bench.connect(), "cancel", id="m-9") == "queued"
+
+
+def test_a_kind_that_nobody_sends_is_refused_rather_than_waited_for(bench: Bench) -> None:
+    assert bench.refusal(bench.control(), "take", kinds=["mesage"]) == "bad_params"
+
+
+def test_a_line_that_is_malformed_is_the_last_that_is_believed(bench: Bench) -> None:
+    asked_badly, spoke_wrongly = bench.connect(), bench.connect()
+    bench.receive_line(asked_badly, b"{}")
+    bench.receive_line(spoke_wrongly, b"{")
+    assert (asked_badly.spoke_wrongly, spoke_wrongly.spoke_wrongly) == (False, True)
+    bench.finish()

@@ -26,13 +26,9 @@ def test_a_wait_is_over_at_its_stage_and_at_every_later_one() -> None:
 def test_a_failure_ends_every_wait(failure: Stage) -> None:
     assert all(failure.reached(wanted) for wanted in WAITABLE)
     assert failure.is_failure
-    assert failure.is_end
 
 
-def test_what_was_acked_may_still_be_answered() -> None:
-    assert not Stage.ACKED.is_end
-    assert not Stage.TAKEN.is_end
-    assert Stage.DONE.is_end
+def test_done_is_no_failure() -> None:
     assert not Stage.DONE.is_failure
 
 

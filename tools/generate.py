@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from . import completion, manual, settings, surface
+from . import completion, machine, manual, settings, surface
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = "docs/configuration.md"
+PROTOCOL = "docs/protocol.md"
 
 
 def files() -> dict[str, str]:
@@ -19,6 +20,7 @@ def files() -> dict[str, str]:
         "share/man/man1/backchannel.1": manual.client_page(client),
         "share/man/man8/backchanneld.8": manual.daemon_page(surface.daemon()),
         CONFIGURATION: settings.filled((ROOT / CONFIGURATION).read_text()),
+        PROTOCOL: machine.filled((ROOT / PROTOCOL).read_text()),
     }
 
 

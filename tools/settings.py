@@ -13,13 +13,23 @@ def filled(document: str) -> str:
     """The document with every marked table as it should be. Raises `KeyError` for a table nobody knows."""
     tables = {
         "settings": _settings(),
-        "environment": _table(("variable", "says"), [(f"`{name}`", text) for name, text in facts.ENVIRONMENT]),
-        "daemon-environment": _table(
+        "environment": table(("variable", "says"), [(f"`{name}`", text) for name, text in facts.ENVIRONMENT]),
+        "daemon-environment": table(
             ("variable", "says"), [(f"`{name}`", text) for name, text in facts.DAEMON_ENVIRONMENT]
         ),
-        "files": _table(("path", "is"), [(f"`{path}`", text) for path, text in facts.FILES]),
+        "files": table(("path", "is"), [(f"`{path}`", text) for path, text in facts.FILES]),
     }
-    return _MARKED.sub(lambda found: found[1] + tables[found["name"]] + found[3], document)
+    return fill(document, tables)
+
+
+def fill(document: str, made: dict[str, str]) -> str:
+    """The document with what is made between its marks. Raises `KeyError` for a mark that nobody knows."""
+    return _MARKED.sub(lambda found: found[1] + made[found["name"]] + found[3], document)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def _settings() -> str:
@@ -27,7 +37,7 @@ def _settings() -> str:
         (f"`{key}`", _shown(s.default), s.unit or "-", _allowed(s), s.reason.replace("|", "\\|"))
         for key, s in SETTINGS.items()
     ]
-    return _table(("setting", "default", "unit", "allowed", "what and why"), rows)
+    return table(("setting", "default", "unit", "allowed", "what and why"), rows)
 
 
 def _allowed(setting: Setting) -> str:
@@ -39,8 +49,3 @@ def _allowed(setting: Setting) -> str:
 def _shown(value: object) -> str:
     """A value as config.toml takes it."""
     return f'`"{value}"`' if isinstance(value, str) else f"`{value:_}`"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -294,6 +294,28 @@ def test_while_a_session_is_held_nobody_else_gets_its_mail(analyst: Agent, execu
     ours.abort("enough")
 
 
+def test_a_second_process_is_told_that_a_session_is_held(analyst: Agent, executor: Agent, shared: World) -> None:
+    ours, theirs = established(analyst, executor)
+    with shared.agent("executor") as other:
+        with pytest.raises(Refused) as held_by_another:
+            other.session(ours.id)
+        assert held_by_another.value.code == "taken"
+        del theirs
+        assert other.session(ours.id).peer == "analyst"
+    ours.abort("enough")
+
+
+def test_a_loop_ends_when_another_process_of_the_agent_aborts(analyst: Agent, executor: Agent, shared: World) -> None:
+    ours, theirs = established(analyst, executor)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, theirs)
+        until(lambda: status(shared, "executor")["receiving"], "the loop to wait")
+        assert shared.cli("abort", ours.id, "--reason", "lunch", agent="executor").returncode == 0
+        aborted = reading.exception(20)
+    assert isinstance(aborted, LocalProtocolError)
+    assert "aborted (lunch)" in aborted.message
+
+
 def test_a_message_sent_because_of_a_sessions_text_continues_its_trace(
     analyst: Agent, executor: Agent, shared: World
 ) -> None:

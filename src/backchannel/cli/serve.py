@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..client import sessioncalls
@@ -65,29 +64,36 @@ class _Server:
         self._program = options.program
         self._as_json = options.json
         self._room = asyncio.Semaphore(options.max)
-        self._runs: set[asyncio.Task[None]] = set()
+        self._tasks = asyncio.TaskGroup()
         self._lingering: deque[asyncio.Task[None]] = deque()
 
     async def serve(self) -> None:
         this = asyncio.current_task()
         assert this is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-        async with AsyncAgent(self._name) as me:
-            try:
+        try:
+            async with AsyncAgent(self._name) as me, self._tasks:
                 await self._take_up_again(me)
-                requests = me.requests()
-                while True:
-                    await self._room.acquire()
-                    request = await anext(requests)
-                    try:
-                        session = await request.accept()
-                    except LocalProtocolError:  # answered or given up meanwhile
-                        self._room.release()
-                        continue
-                    self._tell("accepted", session, peer=session.peer, task=session.task)
-                    self._start(session, is_again=False)
-            finally:
-                await _cancel_all([*self._runs, *self._lingering])
+                await self._take_requests(me)
+        except BaseExceptionGroup as group:
+            for error in group.exceptions:
+                if isinstance(error, BackchannelError):
+                    raise error from None
+            raise
+
+    async def _take_requests(self, me: AsyncAgent) -> None:
+        """An offer is accepted when there is room for it, and not before."""
+        requests = me.requests()
+        while True:
+            await self._room.acquire()
+            request = await anext(requests)
+            try:
+                session = await request.accept()
+            except LocalProtocolError:  # answered or given up meanwhile
+                self._room.release()
+                continue
+            self._tell("accepted", session, peer=session.peer, task=session.task)
+            self._tasks.create_task(self._run(session, is_again=False))
 
     async def _take_up_again(self, me: AsyncAgent) -> None:
         """What this agent accepted, and no process of it holds: its program died with an earlier `serve`."""
@@ -102,15 +108,10 @@ class _Server:
                 continue
             if session.state in sessioncalls.TALKING:
                 self._tell("again", session, peer=session.peer, task=session.task)
-                self._start(session, is_again=True)
+                self._tasks.create_task(self._run(session, is_again=True))
             else:
                 self._room.release()
                 self._linger(session)
-
-    def _start(self, session: AsyncSession, *, is_again: bool) -> None:
-        task = asyncio.create_task(self._run(session, is_again=is_again))
-        self._runs.add(task)
-        task.add_done_callback(self._runs.discard)
 
     async def _run(self, session: AsyncSession, *, is_again: bool) -> None:
         try:
@@ -128,7 +129,7 @@ class _Server:
         """Processes what the peer still says until it closes too, so that the session can finish."""
         while len(self._lingering) >= LINGERING_MAX:
             self._lingering.popleft().cancel()
-        task = asyncio.create_task(_read_to_the_end(session))
+        task = self._tasks.create_task(_read_to_the_end(session))
         self._lingering.append(task)
         task.add_done_callback(lambda done: self._lingering.remove(done) if done in self._lingering else None)
 
@@ -147,12 +148,6 @@ async def _read_to_the_end(session: AsyncSession) -> None:
         await session.wait()
     except BackchannelError:
         pass  # it ended otherwise; our result was said
-
-
-async def _cancel_all(tasks: "Sequence[asyncio.Task[Any]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Program:
@@ -192,7 +187,9 @@ class _Program:
                 await feeding  # raises how the session ended
             return work.result()
         finally:
-            await _cancel_all([feeding, work])
+            for task in (feeding, work):
+                task.cancel()
+            await asyncio.gather(feeding, work, return_exceptions=True)
             await self._end()
 
     async def _remember(self) -> None:

@@ -70,6 +70,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     chat_.add_argument("task", nargs="?", metavar="TASK", help="what it is about")
     chat_.add_argument("--wait", type=seconds, default=300.0, metavar="S", help="for the peer to accept (default: 300)")
     serve_ = command("serve", serve, "Let a program be an agent: one run for each session.")
+    serve_.usage = "backchannel serve NAME [--max N] [--json] --exec COMMAND..."  # argparse would put NAME last
     serve_.add_argument("name", metavar="NAME")
     serve_.add_argument(
         "--max", type=positive, default=1, metavar="N", help="run N at once; further tasks wait (default: 1)"

@@ -212,8 +212,8 @@ def stream_call(
     line = request(method, params)
     first: list[bytes] = []
     claimed = 0
-    begun = time.monotonic()
-    deadline = begun + timeout
+    deadline = time.monotonic() + timeout
+    taken_until = 0.0
     pause = 0.01
     while True:
         if stream.sock is None:
@@ -229,15 +229,20 @@ def stream_call(
             answers = yield Exchange(stream.sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines))
             for answer in (*answers[:claimed], answers[-1]):
                 result = result_of(answer)
+            if len(answers) < len(lines):  # that was the answer to one before ours
+                raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
             return result
         except OSError as error:
             stream.close()
+            if stream.is_over:  # let go of in another thread
+                raise
             give_up_if_over(error, caller.me(), deadline, timeout)
         except errors.BackchannelError as error:
             if error.code not in ("busy", "taken"):
                 raise
             stream.close()
-            if time.monotonic() + pause > (deadline if error.code == "busy" else begun + CLAIM_S):
+            taken_until = taken_until or time.monotonic() + CLAIM_S
+            if time.monotonic() + pause > (deadline if error.code == "busy" else taken_until):
                 raise
         except BaseException:
             stream.close()

@@ -85,8 +85,14 @@ class Control:
             if push and is_new:
                 host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)
             receipt = queued(reply_id, shown_sender(state.sender), host.name)
-            # An @user finds the answer with the receipt of the question: it lies where it is looked for already.
-            results.append(receipt if push else {**receipt, "stage": Stage.STORED.value})
+            if not push:  # an @user finds the answer with the question: it lies where it is looked for already
+                receipt |= {
+                    "stage": Stage.STORED.value,
+                    "durability": state.durability,
+                    "mailbox_id": host.mailbox.mailbox_id,
+                    "msg_no": state.msg_no,
+                }
+            results.append(receipt)
         for push in sends:
             host.outbox.add(push["to"], push["id"], fastcodec.encode(push), wall)
             results.append(queued(push["id"], push["to"], host.name))
@@ -324,6 +330,7 @@ class Control:
                     }
                 )
         for tapper in list(self.tappers):
+            tapper.is_new = False
             if tapper.deadline <= now or self.events.after(tapper.after):
                 self.tappers.remove(tapper)
                 answers.append(Answer(tapper.caller, self._tapped(tapper)))
@@ -335,6 +342,12 @@ class Control:
         last = events[-1]["no"] if events else tapper.after
         return frame.answer(tapper.request_id, {"events": events, "last": last})
 
+    def forget_new(self) -> list[Caller]:
+        """The pass failed: those who came to tap in it will ask anew."""
+        new_ones = [tapper.caller for tapper in self.tappers if tapper.is_new]
+        self.tappers = [tapper for tapper in self.tappers if not tapper.is_new]
+        return new_ones
+
     def config(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         return frame.answer(request_id, {"settings": self._host.config.shown()})
 
@@ -342,7 +355,7 @@ class Control:
 class Tapper:
     """A `tap` that waits for events."""
 
-    __slots__ = ("after", "caller", "deadline", "request_id", "with_text")
+    __slots__ = ("after", "caller", "deadline", "is_new", "request_id", "with_text")
 
     def __init__(self, caller: Caller, request_id: bytes, after: int, deadline: float, *, with_text: bool) -> None:
         self.caller = caller
@@ -350,6 +363,7 @@ class Tapper:
         self.after = after
         self.deadline = deadline
         self.with_text = with_text
+        self.is_new = True  # arrived in this pass
 
 
 class Events:

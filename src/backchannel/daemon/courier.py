@@ -243,7 +243,7 @@ class Courier:
         if lane == MESSAGES:
             row = self._outbox.first(name)
             return Errand(name, lane, row, self._line(b"push", row.params, outbox=True))
-        if (session := _probed(lane)) is not None:
+        if (session := probed(lane)) is not None:
             line = self._line(b"probe", self._probes[session][1])
             del self._probes[session]
             return Errand(name, lane, None, line)
@@ -271,7 +271,8 @@ def _probe_lane(session: str) -> str:
     return "?" + session
 
 
-def _probed(lane: str) -> str | None:
+def probed(lane: str) -> str | None:
+    """The session whose PROBEs go in this lane, if it is such a one."""
     return lane[1:] if lane.startswith("?") else None
 
 

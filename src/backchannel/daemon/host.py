@@ -417,7 +417,8 @@ class Host:
             answer.caller.pending -= 1
         self.staged = []
         new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
-        for caller in new_ones + self.sessions.asking() + self.session_calls.forget_new():
+        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new()
+        for caller in new_ones + self.sessions.asking():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
         self.watchers = [w for w in self.watchers if not w.is_new]
@@ -438,13 +439,14 @@ class Host:
             raise error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
-        before = len(self.staged)
+        before, pending = len(self.staged), caller.pending
+        waiting = self.takers[:], self.watchers[:], self.session_calls.watchers[:], self.own_calls.tappers[:]
         error = self._alone(lambda: self._dispatch(caller, line, now, wall), now, wall)
         if error is not None:
-            for answer in self.staged[before:]:
-                answer.caller.pending -= 1
             del self.staged[before:]
-            caller.pending += 1
+            caller.pending = pending + 1  # whether it failed before its answer was staged, or after
+            # One that came to wait does not: it has its answer.
+            self.takers, self.watchers, self.session_calls.watchers, self.own_calls.tappers = waiting
             request_id = bytes(frame.parse_request(line).id)  # type: ignore[arg-type]
             self.staged.append(Answer(caller, frame.answer_error(request_id, self._disk_full_or_bug(error))))
 

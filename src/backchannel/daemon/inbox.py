@@ -8,8 +8,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import BackchannelError, LocalProtocolError, NotPermitted
-from ..mailbox.mailbox import State
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, Refused
 from ..mailbox.outbox import Row
 from ..protocol import frame
 from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
@@ -101,7 +100,14 @@ class Inbox:
         return None
 
     def cancel(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        state = self._found(request)
+        params: frame.Find = frame.parse(frame.Find, request)
+        if isinstance(self._sent_by_us(params.id, params.sender), Row):
+            raise Refused(
+                f"message {params.id} is still queued in the outbox of {self._host.name}",
+                code="queued",
+                hint="it can be cancelled once its target has it, and nobody took it",
+            )
+        state = self._host.mailbox.get(params.id, params.sender)
         if state.kind in SESSION_KINDS:
             raise LocalProtocolError(
                 f"{state.id} belongs to a session, which is ended as a whole",
@@ -109,7 +115,7 @@ class Inbox:
                 hint=f"its other agent may: backchannel abort {state.session} --reason R",
             )
         self._host.mailbox.cancel(state, wall)
-        return self._host.receipt_line(request_id, self._found(request))
+        return self._host.receipt_line(request_id, self._host.mailbox.get_by_number(state.msg_no))
 
     def ping(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         return frame.answer(
@@ -167,6 +173,9 @@ class Inbox:
         if (refusal := self._loop_in(lineage)) is not None:
             self._tell_of_loop(lineage, peer, refusal.message, now, wall)
             raise refusal
+
+    def count_offer(self, lineage: Lineage) -> None:
+        """One more of its trace is stored."""
         if lineage.hops and lineage.trace_id is not None:
             self._traces.count(lineage.trace_id)
 
@@ -215,10 +224,6 @@ class Inbox:
         if sender is None and self._host.mailbox.has(message_id):
             return None
         return self._host.outbox.find(message_id) or self._host.undelivered.get(message_id)
-
-    def _found(self, request: frame.Request) -> State:
-        params: frame.Find = frame.parse(frame.Find, request)
-        return self._host.mailbox.get(params.id, params.sender)
 
 
 def again() -> BackchannelError:

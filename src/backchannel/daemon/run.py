@@ -157,8 +157,10 @@ def remove(places: Places, name: AgentName, *, purge: bool) -> int:
         if waiting:
             logger.error("%s has %d messages waiting: take them, or add --purge to lose them", name, waiting)
             return 3
-    os.unlink(places.state(name, "key"))  # from here on nobody is registered under this name
-    shutil.rmtree(places.state(name))
+    # In one step nobody is registered under this name any more; if that is not allowed, nothing has happened.
+    leaving = places.state(f".{name}.{os.getpid()}.removed")
+    os.rename(places.state(name), leaving)
+    shutil.rmtree(leaving)
     shutil.rmtree(places.sockets(name), ignore_errors=True)
     lock.close()
     return 0

@@ -25,6 +25,7 @@ OPEN_MAX = 10_000  # sessions an agent may have open; each costs some kilobytes 
 FRAME_OF = {
     "offer": "SYN", "accepted": "SYN-ACK", "rejected": "REJ", "data": "DATA", "finished": "FIN", "reset": "RST"
 }  # fmt: skip
+STATES = [state.value for state in State if state is not State.NONE]
 FRAME_BYTES = 2048  # of a line that brings a text to the peer, beside the text
 
 
@@ -47,16 +48,18 @@ class SessionCalls:
                 self._host.inbox_calls.guard_offer(peer, lineage, now, wall)
             self._admit(peer, len(params.text.encode()), now)
         effects = sessions.endpoint.receive(peer, received, now)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
+        if isinstance(received, Syn) and effects:  # it is offered; a repetition is no further message of its trace
+            self._host.inbox_calls.count_offer(lineage)
         sessions.carry_out(effects, now, wall, peer=caller.peer, lineage=lineage)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def probe(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_probe(request)
         peer = self._peer(params)
         sessions = self._host.sessions
         effects = sessions.endpoint.receive(peer, received, now)
-        sessions.ask(received.id, Asked(caller, request_id, peer))
         sessions.carry_out(effects, now, wall)
+        sessions.ask(received.id, Asked(caller, request_id, peer))
 
     def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame) -> str:
         self._host.inbox_calls.check_addressee(params.to)
@@ -67,6 +70,10 @@ class SessionCalls:
 
     def _admit(self, peer: str, size: int, now: float) -> None:
         self._host.mailbox.counters.admit(peer, size)
+        self._keep_reserve(size, now)
+
+    def _keep_reserve(self, size: int, now: float) -> None:
+        """New texts leave some of the disk free, so that acks, closes and aborts fit until the end."""
         if not self._host.has_room(size, now):
             raise self._host.disk_full()
 
@@ -86,13 +93,14 @@ class SessionCalls:
                     hint="open one with a new id",
                 )
             return self._record(request_id, session_id, now)
-        self._check_size(params.text)
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
         host.own_calls.require_target(target)
         if sum(s.state.is_open for s in sessions.endpoint.sessions()) >= OPEN_MAX:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
+        self._keep_reserve(len(params.text.encode()), now)
         lineage = host.own_calls.inherit(lineage, now)
+        self._check_size(params.text, len(fastcodec.encode([lineage.trace_id, *lineage.path])))
         host.own_calls.check_rate(target, session_id, now, wall)
         effects = sessions.endpoint.open(session_id, target, params.text, limits, now)
         sessions.store.begin(session_id, target, Role.INITIATOR, params.text, lineage, wall)
@@ -126,6 +134,8 @@ class SessionCalls:
     def say(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Say = parse(Say, request)
         self.check([params], [], now, wall)
+        if params.id is None or self._said_before(params) is None:
+            self._keep_reserve(len(params.text.encode()), now)
         self.check_rates([params], now, wall)
         return answer(request_id, self._say(params, now, wall))
 
@@ -261,8 +271,8 @@ class SessionCalls:
         about = self._host.sessions.store.about(params.session)
         return (about.status, about.result) == (params.status, params.text)
 
-    def _check_size(self, text: str) -> None:
-        size = len(fastcodec.encode(text))
+    def _check_size(self, text: str, beside: int = 0) -> None:
+        size = len(fastcodec.encode(text)) + beside
         limit = self._host.config.line_bytes_max - FRAME_BYTES
         if size > limit:
             raise OverLimit(
@@ -282,6 +292,8 @@ class SessionCalls:
             raise _bad(f"max {params.max} is out of range", f"use 1 to {LIST_MAX}")
         if not 0 <= params.wait <= WAIT_S_MAX:
             raise _bad(f"wait {params.wait} is out of range", "use 0 to a year, in seconds")
+        if params.state is not None and params.state not in STATES:
+            raise _bad(f"state {params.state[:40]!a} is unknown", f"use {', '.join(STATES)}")
         watcher = SessionWatcher(caller, request_id, params, now + params.wait)
         line = self._news(watcher, now)
         if line is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackchannelError
 from ..mailbox.frames import DROPPED, STORED, FrameRow, Frames
+from ..mailbox.outbox import Row
 from ..mailbox.sessions import Sessions as Store
 from ..protocol import fastcodec, frame
 from ..protocol.effects import (
@@ -36,12 +37,12 @@ from ..protocol.events import (
 )
 from ..protocol.session import Local, Role
 from ..protocol.sessionframe import Data, Fin, FrameId, Probe
-from ..protocol.sessionwire import Lineage, answer_body, decode_answer, decode_frame, encode_frame
+from ..protocol.sessionwire import Lineage, answer_body, cut_reason, decode_answer, decode_frame, encode_frame
 from ..protocol.states import Cause, Outcome
 from ..protocol.task import task_state
 from .callers import Answer as Line
 from .callers import Caller
-from .courier import Errand, Reply
+from .courier import Errand, Reply, probed
 from .log import logger
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Sessions:
         if not self.endpoint.is_touched:
             return None
         changes = self.endpoint.changes()
-        self.store.save(changes, wall)
+        self.store.save(changes, wall, by_new_clock=bool(self._shift))
         self.changed.update(snapshot.id for snapshot in changes.sessions)
         return changes.pass_number
 
@@ -183,14 +184,15 @@ class Sessions:
             except BackchannelError as error:
                 logger.warning("%s: %s answered wrongly: %s", self._host.name, errand.target, error)
                 return None
-        if reply.retry or not isinstance(errand.row, FrameRow):
+        if reply.retry or isinstance(errand.row, Row):
             return None
-        name = FrameId(errand.row.session, errand.row.kind, errand.row.number)
+        row = errand.row
+        name = FrameId(row.session, row.kind, row.number) if row else FrameId(probed(errand.lane) or "", "PROBE", 0)
         session = self.endpoint.find(name.session)
         # No mailbox speaks here, only a door: it is answered as the peer we know, for good.
         mailbox = session.mailbox if session is not None and session.mailbox is not None else ""
         theirs = session.trust.theirs if session is not None and session.trust is not None else None
-        return Answer(name, Outcome.REFUSED, mailbox, theirs or 0, reply.message)
+        return Answer(name, Outcome.REFUSED, mailbox, theirs or 0, cut_reason(reply.message))
 
     # --- our own agent's mail -----------------------------------------------------------------------------------------
 

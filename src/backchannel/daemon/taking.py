@@ -9,7 +9,7 @@ from .. import __version__
 from ..errors import LocalProtocolError
 from ..mailbox.mailbox import Lease, State
 from ..protocol import frame
-from ..protocol.envelope import SESSION_DATA
+from ..protocol.envelope import KINDS, SESSION_DATA, SESSION_KINDS
 from ..protocol.names import check_id, make_id
 from ..protocol.receipt import Stage
 from ..protocol.sessionwire import is_session_id
@@ -39,6 +39,13 @@ class Taking:
             raise LocalProtocolError(
                 f"wait {params.wait} is out of range", code="bad_params", hint="use 0 to a year, in seconds, or null"
             )
+        for kind in params.kinds or ():
+            if kind not in (*KINDS, *SESSION_KINDS):
+                raise LocalProtocolError(
+                    f"kind {kind[:40]!a} is unknown",
+                    code="bad_params",
+                    hint=f"use {', '.join((*KINDS, *SESSION_KINDS))}",
+                )
         take_id = check_id(params.take_id) if params.take_id else make_id("t", int(wall * 1000), self._host.random(10))
         for older in self._host.takers:
             if older.lease.take_id == take_id:  # its answer would go nowhere: the wait goes on over this connection
@@ -77,7 +84,9 @@ class Taking:
         params: frame.Reject = frame.parse(frame.Reject, request)
         if not 0 < len(params.reason) <= REASON_CHARS_MAX:
             raise LocalProtocolError(
-                "a reject needs a reason", code="bad_params", hint=f"say why, in 1 to {REASON_CHARS_MAX} characters"
+                f"a reject has a reason of 1 to {REASON_CHARS_MAX} characters, not {len(params.reason)}",
+                code="bad_params",
+                hint="say why, in a line or two",
             )
         if is_session_id(params.id):
             return self._host.session_calls.reject(request_id, params.id, params.reason, params.retry_after, now, wall)

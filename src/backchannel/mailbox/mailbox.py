@@ -170,7 +170,7 @@ class Mailbox:
         self.changed: list[tuple[int, str]] = []
         self.ended_undone: list[tuple[State, Stage, str]] = []
         self.poisoned: list[str] = []
-        self.clock_shift = 0.0  # what a boot added to the clock since the last opening, seconds
+        self.clock_shift = 0.0  # what boots added to the clock since sessions' times were written, seconds
         self._in_hand: set[str] = set()  # sessions of whose mail one is leased
         self.next_expiry: float | None = None
         self.paused = False
@@ -218,8 +218,10 @@ class Mailbox:
             meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
         elif meta["boot_id"] != boot_id:
             # Another boot counts its seconds from another zero.
-            self.clock_shift = meta["boot_offset"] - (wall - now)
-            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (self.clock_shift,))
+            shift = meta["boot_offset"] - (wall - now)
+            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            # Kept until the sessions are written by the new clock: a kill may come first.
+            meta["clock_shift"] = meta.get("clock_shift", 0.0) + shift
             if not meta["clean"]:
                 meta["epoch"] += 1  # a power cut may have taken the last commits
         meta.update(boot_id=boot_id, boot_offset=wall - now, clean=0)
@@ -229,6 +231,7 @@ class Mailbox:
         self.in_transaction = False
         self.mailbox_id = str(meta["mailbox_id"])
         self.epoch = int(meta["epoch"])
+        self.clock_shift = float(meta.get("clock_shift", 0.0))
         self.reload(now)
 
     def reload(self, now: float) -> None:
@@ -408,8 +411,8 @@ class Mailbox:
                 (lease.take_id, lease.detached, number),
             )
             envelope = Envelope(*fields)
-            session = in_order(envelope.kind, envelope.session)
-            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, session)
+            ordered = in_order(envelope.kind, envelope.session)
+            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, ordered)
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)
@@ -440,16 +443,18 @@ class Mailbox:
                 f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' ORDER BY priority, msg_no"
             )
+        passed_over: set[str] = set()  # sessions whose data waits for somebody else: what comes behind it waits too
         try:
             # The first nearly always is the one; SQLite steps only as far as we look.
-            return next(
-                (
-                    row
-                    for row in rows
-                    if (wants is None or wants(row[4], row[13], row[14])) and not self.is_in_hand(row[4], row[13])
-                ),
-                None,
-            )
+            for row in rows:
+                kind, of = row[4], row[13]
+                is_data = kind in SESSION_DATA
+                if wants is not None and not wants(kind, of, row[14]):
+                    if is_data:
+                        passed_over.add(of)
+                elif not (is_data and of in passed_over) and not self.is_in_hand(kind, of):
+                    return row
+            return None
         finally:
             rows.close()
 

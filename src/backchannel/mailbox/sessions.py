@@ -57,10 +57,14 @@ class Sessions:
         self._versions = {snapshot.id: snapshot.version for snapshot in snapshots}
         return EndpointSnapshot(found[0] if found else 1, tuple(self._numbers.items())), snapshots
 
-    def save(self, changes: Changes, wall: float) -> None:
-        """Writes what a pass changed. A session that only answered is as it was."""
+    def save(self, changes: Changes, wall: float, *, by_new_clock: bool = False) -> None:
+        """Writes what a pass changed. A session that only answered is as it was, unless its times were counted by the
+        clock of another boot."""
+        if by_new_clock:
+            self._mailbox.begin()
+            self._db.execute("UPDATE meta SET value = 0.0 WHERE key = 'clock_shift'")
         for snapshot in changes.sessions:
-            if self._versions.get(snapshot.id) == snapshot.version:
+            if self._versions.get(snapshot.id) == snapshot.version and not by_new_clock:
                 continue
             self._mailbox.begin()
             cause = snapshot.cause.value if snapshot.cause else None

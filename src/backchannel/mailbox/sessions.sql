@@ -1,6 +1,10 @@
 -- Step 2: sessions. The schema stays one that a person can read: `sqlite3 -readonly` on a stopped agent's file shows
 -- who has which session with whom, what was said, and what is still to be pushed.
 
+-- The file also knows of itself (`meta`):
+--   next_syn     the number of our next SYN
+--   clock_shift  seconds that a boot added to the clock, while sessions' times are still by the clock before it
+
 -- One row for each session this agent is or was in. Closed ones stay 7 days (tombstones), for people to look up.
 CREATE TABLE sessions (
     id              TEXT PRIMARY KEY,
@@ -45,7 +49,7 @@ CREATE TABLE frames (
 CREATE UNIQUE INDEX by_frame ON frames (session, kind, number);
 CREATE INDEX unsent ON frames (session, row_no) WHERE stage = 'queued';
 
--- Which of each peer's SYNs have come, so that no old one opens a session again (docs/protocol.md 5.1).
+-- Which of each peer's SYNs have come, so that no old one opens a session again (docs/protocol.md 21).
 CREATE TABLE syn_numbers (
     mailbox  TEXT PRIMARY KEY,                 -- the peer's mailbox_id
     epoch    INTEGER NOT NULL,

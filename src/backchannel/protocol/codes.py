@@ -44,6 +44,7 @@ CODES: dict[str, tuple[int, type[BackchannelError], int]] = {
     "loop": (-32022, Refused, 3),  # too many hops, or too many messages of one trace
     "rate": (-32023, OverLimit, 6),  # a model sends too fast
     "via_outbox": (-32024, NotPermitted, 7),  # an agent that a model drives sends through its own daemon
+    "queued": (-32029, Refused, 3),  # too early to cancel: it is on its way to its target
     # sessions
     "no_such_session": (-32025, LocalProtocolError, 5),
     "session_state": (-32026, LocalProtocolError, 3),  # what was asked is not possible in the state it is in

@@ -18,6 +18,8 @@ from .codes import CODES
 PROTOCOL: Final = 1
 TTL_S_MAX: Final = 366 * 86400.0  # a year: longer than anybody means, short enough to be no mistake
 WAIT_S_MAX: Final = 366 * 86400.0
+RULES: Final = "section 2 of docs/protocol.md says what a line may hold"
+METHODS: Final = "docs/protocol.md lists the params of each method"
 EXTRA_LEVEL: Final = 5  # where a push's unknown fields lie in the answer to a take: no reader may find it too deep
 
 
@@ -213,7 +215,7 @@ def parse_request(line: bytes) -> Request:
     try:
         request = fastcodec.decode_as(_request, line)
     except Malformed as error:
-        raise LocalProtocolError(f"the line is malformed: {error}", code="malformed") from None
+        raise LocalProtocolError(f"the line is malformed: {error}", code="malformed", hint=RULES) from None
     except msgspec.ValidationError as error:
         raise _bad_request(f"not a JSON-RPC request: {error}") from None
     if request.jsonrpc != "2.0":
@@ -228,9 +230,9 @@ def parse(kind: type[Any], request: Request) -> Any:
     try:
         return fastcodec.decode_as(_decoder(kind), request.params)  # type: ignore[arg-type]
     except Malformed as error:
-        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed") from None
+        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed", hint=RULES) from None
     except msgspec.ValidationError as error:
-        raise LocalProtocolError(f"{request.method}: {error}", code="bad_params") from None
+        raise LocalProtocolError(f"{request.method}: {error}", code="bad_params", hint=METHODS) from None
 
 
 def parse_push(request: Request) -> tuple[Push, dict[str, Any] | None]:
@@ -244,7 +246,7 @@ def parse_push(request: Request) -> tuple[Push, dict[str, Any] | None]:
         extra = {k: v for k, v in everything.items() if k not in _PUSH_FIELDS}
         check(extra, EXTRA_LEVEL)
     except Malformed as error:
-        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed") from None
+        raise LocalProtocolError(f"the params are malformed: {error}", code="malformed", hint=RULES) from None
     return push, extra or None
 
 
@@ -253,9 +255,9 @@ def parse_text(raw: Raw) -> bytes:
     try:
         return fastcodec.check_text(raw)
     except Malformed as error:
-        raise LocalProtocolError(f"the text is malformed: {error}", code="malformed") from None
+        raise LocalProtocolError(f"the text is malformed: {error}", code="malformed", hint=RULES) from None
     except msgspec.ValidationError as error:
-        raise LocalProtocolError(f"push: {error} - at `$.text`", code="bad_params") from None
+        raise LocalProtocolError(f"push: {error} - at `$.text`", code="bad_params", hint=METHODS) from None
 
 
 def wants_bounce(params: bytes) -> bool:
@@ -290,7 +292,9 @@ def _is_id(raw: bytes) -> bool:
 
 
 def _bad_request(message: str) -> LocalProtocolError:
-    return LocalProtocolError(message, code="bad_request")
+    return LocalProtocolError(
+        message, code="bad_request", hint='send {"jsonrpc":"2.0","id":1,"method":...,"params":{}}'
+    )
 
 
 @cache

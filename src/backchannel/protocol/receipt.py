@@ -21,11 +21,6 @@ class Stage(StrEnum):
     DEAD = "dead"  # handed out too often without an acknowledgement
 
     @property
-    def is_end(self) -> bool:
-        """Nothing can follow, but a reply after `acked`."""
-        return self not in (Stage.QUEUED, Stage.STORED, Stage.TAKEN, Stage.ACKED)
-
-    @property
     def is_failure(self) -> bool:
         """It ended without being done."""
         return self in FAILURES

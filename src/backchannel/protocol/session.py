@@ -434,6 +434,9 @@ class Session:
             effects.append(Report(PeerProgressed(self.id, probe.note)))
         # A finished or rejected session may have its last word under way, which says more than CLOSED would.
         rejected = self.cause is Cause.REJECTED and not self.send_queue.receipted
+        if rejected and self.trust is not None and probe.epoch > (self.trust.theirs or 0):
+            self.trust = replace(self.trust, theirs=probe.epoch)  # else the REJ would be refused `probe_first` for ever
+            self._changed()
         if self.state.is_open or self.cause is Cause.FINISHED or rejected:
             self._say(Answer(probe.id, Outcome.ALIVE, self.local.mailbox, self.local.epoch, probe=self._counts()))
         else:
@@ -456,6 +459,7 @@ class Session:
         if trust != self.trust:
             self.trust = trust
             self._changed()
+            self._heard(now)
             self._say(Resume(self.id))
         step = TABLE.get((self.state, Input.ACK_FIN if self._covers_fin(peer.acked) else Input.ACK))
         if peer.acked > self.send_queue.snd_una and step and step.outcome is Outcome.STORED:
@@ -473,7 +477,9 @@ class Session:
     def answered(self, answer: Answer, now: float) -> list[Effect]:
         """Take the answer to a frame of ours. One that names no frame we wait for is late, and changes nothing."""
         theirs = self.trust.theirs if self.trust else None
-        if (theirs is not None and answer.epoch < theirs) or not self._awaits(answer.frame):
+        # Epochs of two mailboxes do not compare: one that is new begins again with its first.
+        is_late = theirs is not None and answer.mailbox == self.mailbox and answer.epoch < theirs
+        if is_late or not self._awaits(answer.frame):
             return []
         self._heard(now)
         match answer.outcome:
@@ -684,7 +690,8 @@ class Session:
             self.timers = replace(self.timers, idle=now + self.limits.idle_timeout)
 
     def _heard(self, now: float) -> None:
-        if self.state is not State.CLOSED:
+        # Only an answer to our own PROBE proves a new epoch of ours: nothing else the peer says may put that off.
+        if self.state is not State.CLOSED and (self.trust is None or self.trust.mine == self.local.epoch):
             self.timers = replace(self.timers, probe=now + KEEPALIVE)
 
     def _probe_soon(self, now: float) -> None:

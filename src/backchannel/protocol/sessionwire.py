@@ -177,7 +177,7 @@ def lineage_of(params: Frame | Open) -> Lineage:
     if params.path is not None and len(params.path) > PATH_MAX:
         raise _bad(f"path {len(params.path)} is out of range", f"use at most {PATH_MAX} names")
     trace_id = check_id(params.trace_id) if params.trace_id is not None else None
-    return Lineage(params.hops, trace_id, tuple(AgentName(name) for name in params.path or ()))
+    return Lineage(params.hops, trace_id, tuple(str(AgentName(name)) for name in params.path or ()))
 
 
 def encode_frame(to: str, frame: SessionFrame, lineage: Lineage | None = None) -> bytes:
@@ -231,7 +231,7 @@ def to_frame(params: Frame) -> SessionFrame:
             retry_after = checked_seconds("retry_after", params.retry_after)
             return Rej(**header, reason=checked_reason(params.reason), retry_after=retry_after)  # type: ignore[arg-type]
         case "DATA":
-            return Data(**header, seq=params.seq, body=params.text)  # type: ignore[arg-type]
+            return Data(**header, seq=params.seq, body=params.text, input_required=params.input_required)  # type: ignore[arg-type]
         case "FIN":
             status = checked_status(params.status)
             return Fin(**header, seq=params.seq, status=status, result=params.text)  # type: ignore[arg-type]
@@ -264,8 +264,8 @@ def to_params(to: str, frame: SessionFrame) -> Frame | ProbeFrame:
             )
         case Rej(reason=reason, retry_after=retry_after):
             return Frame(to, "REJ", **header, reason=reason, retry_after=retry_after)
-        case Data(seq=seq, body=body):
-            return Frame(to, "DATA", **header, seq=seq, text=body)
+        case Data(seq=seq, body=body, input_required=input_required):
+            return Frame(to, "DATA", **header, seq=seq, text=body, input_required=input_required)
         case Fin(seq=seq, status=status, result=result):
             return Frame(to, "FIN", **header, seq=seq, status=status, text=result)
         case Ack(ack=ack):
@@ -294,7 +294,7 @@ def to_answer(body: AnswerBody) -> Answer:
         raise _bad(f"outcome {body.outcome[:40]!a} is unknown", "is the peer's daemon newer?") from None
     probe = _to_probe(body.counts) if body.counts is not None else None
     frame = FrameId(body.session, body.kind, body.number)
-    return Answer(frame, outcome, body.mailbox_id, body.epoch, body.reason, body.retry, probe)
+    return Answer(frame, outcome, body.mailbox_id, body.epoch, cut_reason(body.reason), body.retry, probe)
 
 
 def _to_probe(params: ProbeFrame) -> Probe:
@@ -376,6 +376,11 @@ def checked_reason(reason: str) -> str:
     if len(reason) > REASON_CHARS_MAX:
         raise _bad(f"a reason of {len(reason)} characters", f"say it in {REASON_CHARS_MAX}")
     return reason
+
+
+def cut_reason(reason: str) -> str:
+    """A reason in somebody else's words, short enough to be passed on."""
+    return reason[:REASON_CHARS_MAX]
 
 
 def checked_note(note: str) -> str:

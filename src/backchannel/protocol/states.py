@@ -3,7 +3,7 @@
 The names are RFC 9293's (3.3.2), with DRAIN where TCP has TIME-WAIT: our FIN is acked, their FIN is stored,
 our agent has not yet processed it. A state is a function of four facts: my FIN sent? acked by their agent?
 their FIN stored? processed by my agent? What is not in the table is an error by itself: a call raises, a
-frame is BAD. `docs/protocol.md` 5.3 says the same in words; a test visits every cell.
+frame is BAD. `docs/protocol.md` 20 shows the same; a test visits every cell.
 """
 
 from dataclasses import dataclass

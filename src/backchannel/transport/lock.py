@@ -15,8 +15,9 @@ class NameLock:
 
     def write(self, socket_dir: str) -> None:
         """Tells those who look elsewhere where this name is served."""
-        os.pwrite(self._fd, socket_dir.encode() + b"\n", 0)
-        os.ftruncate(self._fd, len(os.fsencode(socket_dir)) + 1)
+        line = os.fsencode(socket_dir) + b"\n"
+        os.pwrite(self._fd, line, 0)
+        os.ftruncate(self._fd, len(line))
 
     def close(self) -> None:
         os.close(self._fd)

@@ -1,0 +1,141 @@
+"""Sessions inside one daemon, on the bench: its peer is this test, which pushes the peer's frames."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backchannel.protocol.timers import KEEPALIVE, TOMBSTONE
+
+from .inside import Bench, close_all
+
+S = "s-" + "0" * 31
+HEADER = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    yield Bench(tmp_path / "mailbox.db")
+    close_all()
+
+
+def frame(bench: Bench, kind: str, session: str = S + "1", **params: Any) -> Any:
+    """A frame of analyst's daemon, and what it is answered."""
+    header = {**HEADER, "session": session}
+    if kind != "SYN":
+        header |= {"to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+    return bench.call(bench.connect(), "frame", kind=kind, **header, **params)
+
+
+def established(bench: Bench, session: str = S + "1", number: int = 1) -> None:
+    frame(bench, "SYN", session, number=[1, number], text="review PR 42")
+    bench.call(bench.control(), "accept", session=session)
+
+
+def test_an_agent_hears_that_its_peer_cannot_go_on_without_an_answer(bench: Bench) -> None:
+    established(bench)
+    frame(bench, "DATA", seq=1, text="which branch?", input_required=True)
+    (mail,) = bench.call(bench.control(), "take")["messages"]
+    assert mail["headers"] == {"input_required": "true"}
+
+
+def test_one_take_hands_out_the_mail_of_several_sessions(bench: Bench) -> None:
+    for number in (1, 2):
+        established(bench, f"{S}{number}", number)
+        frame(bench, "DATA", f"{S}{number}", seq=1, text="focus on auth")
+    bench.push("m-1")
+    taken = bench.call(bench.control(), "take", max=10)["messages"]
+    assert [mail["id"] for mail in taken] == [f"{S}1/1", f"{S}2/1", "m-1"]
+
+
+def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: Bench) -> None:
+    established(bench)
+    agent = bench.control()
+    over = bench.call(agent, "abort", session=S + "1")
+    waiting = bench.receive(agent, "sessions", session=S + "1", version=over["version"], wait=2 * TOMBSTONE)
+    assert bench.finish() == {}
+    answers = bench.advance(TOMBSTONE + 1)
+    assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
+
+
+def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
+    """The mail would otherwise be taken for a repetition of that message, and be lost."""
+    established(bench)
+    for taken in (S + "1", S + "1/1", S + "1/offer"):
+        assert bench.refusal(bench.connect(), "push", to="executor", id=taken, text="mine") == "bad_id"
+    assert frame(bench, "DATA", seq=1, text="theirs")["outcome"] == "stored"
+
+
+def test_an_offer_that_waits_for_room_is_no_loop(bench: Bench) -> None:
+    bench.close()
+    bench.config.messages_max = 1
+    bench.open()
+    bench.push("m-1")
+    offer = {"session": S + "1", "number": [1, 1], "text": "review PR 42", "hops": 1, "trace_id": "t-1"}
+    codes = {bench.refusal(bench.connect(), "frame", kind="SYN", **HEADER, **offer) for _ in range(201)}
+    assert codes == {"full"}
+
+
+def test_a_session_ends_when_its_PROBE_finds_that_the_peer_is_no_agent_any_more(bench: Bench) -> None:
+    """It has nothing to say; without this it would be probed for ever."""
+    established(bench)
+    (answer,) = bench.host.courier.due(bench.now)
+    receipt = {"session": S + "1", "kind": "SYN-ACK", "number": 0, "outcome": "stored", "mailbox_id": "M", "epoch": 1}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": receipt}).encode()
+    bench.host.errand_answered(answer, line, bench.now, bench.wall)
+    bench.finish()
+    bench.advance(KEEPALIVE + 1)
+    (probe,) = bench.host.courier.due(bench.now)
+    bench.host.errand_failed(probe, "there is no agent analyst", bench.now, bench.wall, is_final=True)
+    bench.finish()
+    (record,) = bench.call(bench.control(), "sessions", session=S + "1")["sessions"]
+    assert (record["state"], record["cause"], record["reason"]) == ("CLOSED", "reset", "there is no agent analyst")
+
+
+def test_an_offer_says_through_whom_its_task_came(bench: Bench) -> None:
+    opened = bench.call(bench.control(), "open", to="analyst", text="review PR 42", path=["writer"], hops=1)
+    (syn,) = bench.host.courier.due(bench.now)
+    params = json.loads(syn.line)["params"]
+    assert (params["session"], params["path"], params["hops"]) == (opened["id"], ["writer"], 1)
+
+
+def test_a_refusal_of_many_words_is_passed_on_in_fewer(bench: Bench) -> None:
+    """A RST with a longer reason than a frame may have could never be sent, nor anything behind it."""
+    established(bench)
+    (answer,) = bench.host.courier.due(bench.now)
+    refusal = {"code": -32001, "message": "x" * 3000, "data": {"code": "oversize", "hint": "", "retry": False}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "error": refusal}).encode()
+    bench.host.errand_answered(answer, line, bench.now, bench.wall)
+    bench.finish()
+    (rst,) = bench.host.courier.due(bench.now)
+    params = json.loads(rst.line)["params"]
+    assert (params["kind"], params["reason"]) == ("RST", "x" * 1000)
+
+
+def test_a_disk_that_is_nearly_full_takes_no_new_texts_but_lets_sessions_end(bench: Bench) -> None:
+    established(bench)
+    agent = bench.control()
+    said = bench.call(agent, "say", session=S + "1", id="first", text="one thing")
+    bench.free_bytes = 0
+    bench.advance(1)
+    assert bench.call(agent, "say", session=S + "1", id="first", text="one thing") == said | {"duplicate": True}
+    assert bench.refusal(agent, "say", session=S + "1", text="and another thing") == "full"
+    assert bench.refusal(agent, "open", to="analyst", text="review PR 43") == "full"
+    assert bench.call(agent, "close", session=S + "1")["state"] == "FIN-WAIT-1"
+    assert bench.call(agent, "abort", session=S + "1")["state"] == "CLOSED"
+
+
+def test_a_state_that_is_none_is_not_waited_for(bench: Bench) -> None:
+    assert bench.refusal(bench.control(), "sessions", state="SYN_RECEIVED", wait=60) == "bad_params"
+
+
+def test_a_task_with_a_long_past_is_measured_with_it(bench: Bench) -> None:
+    """Or it would be found too long by the peer, when it is too late to say less."""
+    past = {"path": ["n" * 63] * 32, "trace_id": "\U0001f600" * 128, "hops": 1}
+    longest = "x" * (bench.config.line_bytes_max - 2048 - 2)
+    assert bench.refusal(bench.control(), "open", to="analyst", text=longest, **past) == "oversize"
+    bench.call(bench.control(), "open", to="analyst", text=longest[: -32 * 66 - 128 * 4 - 4], **past)
+    (syn,) = bench.host.courier.due(bench.now)
+    assert len(syn.line) <= bench.config.line_bytes_max
