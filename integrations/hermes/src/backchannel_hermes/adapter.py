@@ -14,7 +14,7 @@ from gateway.config import Platform
 from gateway.platforms.base import BasePlatformAdapter, MessageEvent, MessageType, ProcessingOutcome, SendResult
 
 from backchannel import BackchannelError
-from backchannel.client import AsyncAgent
+from backchannel.client import AsyncAgent, AsyncDelivery
 
 from . import hermes, live
 from .chats import Askers, Chat
@@ -43,6 +43,7 @@ class BackchannelAdapter(BasePlatformAdapter):
         self._turn_log = turns
         self._chat_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turns_by_chat: dict[tuple[str, str], Turn] = {}  # by (chat_id, thread_id)
+        self._causes: dict[str, AsyncDelivery] = {}  # by chat key
         self._denials: set[asyncio.Task[None]] = set()
         self._ended_by_event: dict[int, asyncio.Event] = {}  # by the identity of the event that began the turn
 
@@ -79,18 +80,24 @@ class BackchannelAdapter(BasePlatformAdapter):
         """The history of one session; messages without one share a history for each peer."""
         return hermes.chat_of(self._source(peer, session))
 
-    async def take_turn(self, chat: Chat, heading: str, text: str, delivery_id: str) -> Outcome:
+    def cause_of(self, chat: Chat) -> AsyncDelivery | None:
+        """What the turn in this chat acts on, if it was us who began it."""
+        return self._causes.get(chat.key)
+
+    async def take_turn(self, chat: Chat, heading: str, text: str, delivery: AsyncDelivery) -> Outcome:
         """One turn in a chat of this gateway, when it is free. Says how it ended."""
         async with self._chat_locks[chat.key]:
             adapter = await self._free_adapter(chat)
             if adapter is None:
                 return Outcome("stopping")
             turn = self._turn_log.expect(heading)
+            self._causes[chat.key] = delivery
             try:
                 if adapter is self:
-                    return await self._own_turn(turn, chat, text, delivery_id)
+                    return await self._own_turn(turn, chat, text, delivery.id)
                 return await self._foreign_turn(turn, adapter, chat, text)
             finally:
+                del self._causes[chat.key]
                 self._turn_log.forget(turn)
 
     async def turn_under_way(self, chat: Chat, session_id: str) -> Outcome:

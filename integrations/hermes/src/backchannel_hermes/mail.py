@@ -46,7 +46,7 @@ class Gateway(Protocol):
 
     def own_chat(self, peer: str, session: str = "") -> Chat: ...
 
-    async def take_turn(self, chat: Chat, heading: str, text: str, delivery_id: str) -> Outcome: ...
+    async def take_turn(self, chat: Chat, heading: str, text: str, delivery: AsyncDelivery) -> Outcome: ...
 
     async def turn_under_way(self, chat: Chat, session_id: str) -> Outcome: ...
 
@@ -310,7 +310,7 @@ class Mail:
         whole = words.composed(heading, text, note, is_again=delivery.delivery > 1)
         pause, attempt = self._settings.retry_s, 1
         while True:
-            outcome = await self._gateway.take_turn(chat, heading, whole, delivery.id)
+            outcome = await self._gateway.take_turn(chat, heading, whole, delivery)
             if outcome.kind == "stopping":
                 raise Stopping
             if len(outcome.text) > ANSWER_CHARS_MAX:

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import Any, NamedTuple
 
 from backchannel import BackchannelError, LocalProtocolError, TimedOut
-from backchannel.client import Agent, Session
+from backchannel.client import Agent, AsyncDelivery, acting_on
 
 from . import hermes, live
 from .chats import Askers, Chat
@@ -34,6 +34,14 @@ class Me(NamedTuple):
     settings: Settings
     adapter: Any
     chat: Chat | None
+
+    @property
+    def cause(self) -> AsyncDelivery | None:
+        """What the turn acts on; None: what a person wrote."""
+        if self.adapter is None or self.chat is None:
+            return None
+        cause: AsyncDelivery | None = self.adapter.cause_of(self.chat)
+        return cause
 
     def remember(self, asked_id: str) -> None:
         if self.chat is not None:
@@ -185,7 +193,9 @@ class Tool(NamedTuple):
         """What Hermes calls. An error is an answer too: the model is to read it."""
         known = {key: value for key, value in args.items() if key in self.parameters and value is not None}
         try:
-            answer = self.call(whoami(), **known)
+            me = whoami()
+            with acting_on(me.cause):
+                answer = self.call(me, **known)
         except BackchannelError as error:
             answer = {"error": error.message, "code": error.code, "hint": error.hint}
             if isinstance(error, TimedOut):
