@@ -155,8 +155,11 @@ def look(caller: Caller, session_id: str) -> "Conversation[Record]":
 
 
 def all_sessions(caller: Caller, **filters: "Any") -> "Conversation[list[Record]]":
-    """Every session that the filters leave, newest first."""
-    return (yield from sessions(caller, **filters, max=SESSIONS_MAX))
+    """Every session that the filters leave, newest first. One answer holds only so many."""
+    found: list[Record] = []
+    while page := (yield from sessions(caller, **filters, known=[record["id"] for record in found], max=SESSIONS_MAX)):
+        found += page
+    return found
 
 
 def watch(caller: Caller, session_id: str, version: int, wait_s: float) -> "Conversation[Record]":
@@ -176,9 +179,13 @@ def watch_until(
 
 def history(caller: Caller, session_id: str, *, text: bool) -> "Conversation[tuple[Record, list[dict[str, Any]]]]":
     """The record, and what happened, in order of time."""
-    params = {"session": check_id(session_id), "text": text}
-    result = yield from call(caller, caller.me(), CONTROL, "trace", params, CALL_S)
-    return result["session"], result["events"]
+    events: list[dict[str, Any]] = []
+    while True:
+        params = {"session": check_id(session_id), "after": len(events), "text": text}
+        result = yield from call(caller, caller.me(), CONTROL, "trace", params, CALL_S)
+        if not result["events"]:
+            return result["session"], events
+        events += result["events"]
 
 
 # --- talking ----------------------------------------------------------------------------------------------------------

@@ -243,7 +243,14 @@ class Control:
         if params.reply_to is not None:
             self.claims[check_id(params.reply_to)] = caller
         else:
-            self.session_claims[check_session_id(params.session or "")] = caller
+            name = check_session_id(params.session or "")
+            if self.session_claims.setdefault(name, caller) is not caller:
+                raise Refused(
+                    f"session {name} is held by another process of {self._host.name}",
+                    code="taken",
+                    hint="end that one first",
+                    retry=True,
+                )
         return frame.answer(request_id, {"reply_to": params.reply_to, "session": params.session})
 
     def may_have(self, caller: Caller, session: str | None, reply_to: str | None) -> bool:

@@ -369,7 +369,10 @@ class Host:
         left = []
         for taker in self.takers:
             taker.is_new = False
-            if taker.handed or (taker.deadline is not None and taker.deadline <= now):
+            is_over = taker.deadline is not None and taker.deadline <= now
+            if taker.session is not None and not taker.handed:
+                is_over = is_over or self.sessions.is_exhausted(taker.session)
+            if taker.handed or is_over:
                 if taker.handed and self.config.driven_by == "model":
                     self._inherit(taker.handed[-1].envelope, now)
                 # Handing out is a commit. While the disk refuses it, "nothing is there" would be a lie.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .host import Host
 
 LIST_MAX = 1000
+ANSWER_CHARS_MAX = 1 << 20  # of texts in one answer; who wants more asks again behind the last
+EVENTS_AN_ANSWER = 1000
 OPEN_MAX = 10_000  # sessions an agent may have open; each costs some kilobytes of memory
 FRAME_OF = {
     "offer": "SYN", "accepted": "SYN-ACK", "rejected": "REJ", "data": "DATA", "finished": "FIN", "reset": "RST"
@@ -330,7 +332,13 @@ class SessionCalls:
             found = self._found(params)
             if not found and not is_over:
                 return None
-        records = [host.sessions.record(session.id, now) for session in found]
+        records, size = [], 0
+        for session in found:
+            record = host.sessions.record(session.id, now)
+            records.append(record)
+            size += sum(len(record[text] or "") for text in ("task", "result", "peer_result"))
+            if size > ANSWER_CHARS_MAX:
+                break
         return answer(watcher.request_id, {"sessions": records})
 
     def _found(self, params: sessionwire.Sessions) -> list[Session]:
@@ -351,7 +359,13 @@ class SessionCalls:
         record = self._host.sessions.record(params.session, now)
         events = [*self._sent(params), *self._received(params)]
         events.sort(key=lambda event: event["at"])
-        return answer(request_id, {"session": record, "events": events})
+        shown, size = [], 0
+        for event in events[max(0, params.after) :][:EVENTS_AN_ANSWER]:
+            shown.append(event)
+            size += len(event.get("text", ""))
+            if size > ANSWER_CHARS_MAX:
+                break
+        return answer(request_id, {"session": record, "events": shown})
 
     def _sent(self, params: sessionwire.Trace) -> list[dict[str, Any]]:
         events = []

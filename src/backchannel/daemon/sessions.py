@@ -37,7 +37,15 @@ from ..protocol.events import (
 )
 from ..protocol.session import Local, Role
 from ..protocol.sessionframe import Data, Fin, FrameId, Probe
-from ..protocol.sessionwire import Lineage, answer_body, cut_reason, decode_answer, decode_frame, encode_frame
+from ..protocol.sessionwire import (
+    Lineage,
+    answer_body,
+    cut_reason,
+    decode_answer,
+    decode_frame,
+    encode_frame,
+    is_session_id,
+)
 from ..protocol.states import Cause, Outcome
 from ..protocol.task import task_state
 from .callers import Answer as Line
@@ -207,6 +215,15 @@ class Sessions:
             self.carry_out(self.endpoint.fail(session, "poison", now), now, wall)
         self._host.mailbox.poisoned.clear()
 
+    def is_exhausted(self, session_id: str) -> bool:
+        """Whether no mail of this session can come any more."""
+        session = self.endpoint.find(session_id)
+        if session is None:
+            return is_session_id(session_id)  # any other name is only a tag on somebody's messages
+        queue = session.recv_queue
+        is_read = queue.fin is not None and queue.acked > queue.fin
+        return (is_read or not session.state.is_open) and not self.store.has_mail(session_id)
+
     def by_state(self) -> dict[str, int]:
         """How many sessions are in which state."""
         return dict(Counter(session.state.value for session in self.endpoint.sessions()))
@@ -218,7 +235,7 @@ class Sessions:
         is_acceptor = session.role is Role.ACCEPTOR
         status, result = (about.status, about.result) if is_acceptor else (about.peer_status, about.peer_result)
         queue, limits, deadline = session.send_queue, session.limits, session.timers.deadline
-        is_waiting = bool(about.is_waiting)
+        is_waiting = bool(about.is_waiting) and session.state.is_open
         return {
             "id": session_id,
             "peer": session.peer,
@@ -242,6 +259,7 @@ class Sessions:
             "idle_timeout": limits.idle_timeout,
             "messages": session.messages,
             "bytes": session.octets,
+            "unread": max(0, session.recv_queue.rcv_nxt - session.recv_queue.acked),
             "unacked": queue.snd_nxt - queue.snd_una if queue.snd_nxt else 0,
             "window": session.room,
             "stored_upto": queue.receipted,
@@ -249,6 +267,7 @@ class Sessions:
             "stalled": self._host.courier.stalled(session_id, session.peer),
             "hops": about.hops,
             "trace_id": about.trace_id,
+            "path": list(self.store.lineage(session_id).path),
             "opened_at": about.opened_at,
             "ended_at": about.ended_at,
             "progress": about.progress,

@@ -168,6 +168,13 @@ class Sessions:
         names = ("opened", *(cause.value for cause in Cause), "open")
         return {role: dict(zip(names, counts, strict=True)) for role, *counts in rows}
 
+    def has_mail(self, session: str) -> bool:
+        """Whether anything of it waits, or is handed out."""
+        row = self._db.execute(
+            "SELECT EXISTS (SELECT 1 FROM messages WHERE session = ? AND stage IN ('stored', 'taken'))", (session,)
+        ).fetchone()
+        return bool(row[0])
+
     def received(self, session: str) -> list[tuple[Any, ...]]:
         """(kind, id, text, stage, stored_at, ended_at) of the mail that came in this session, in order."""
         return self._db.execute(

@@ -283,7 +283,8 @@ class Session:
         step = TABLE.get((self.state, self._classify(frame)))
         outcome = self._judge(frame, step.outcome) if step else Outcome.BAD
         if step is None or outcome is not Outcome.STORED:
-            return self.answer(frame, outcome)
+            # The RST that says why may be behind this answer.
+            return self.answer(frame, outcome, self.reason if outcome is Outcome.CLOSED else "")
         if isinstance(frame, Data) and (passed := self._count(frame.body)):
             self.answer(frame, Outcome.REFUSED, passed)
             return self._end(Input.TIMEOUT, passed, now)

@@ -136,6 +136,7 @@ class Trace(msgspec.Struct, gc=False):
     """What went over one session, in the order of time."""
 
     session: str
+    after: int = 0  # how many events to leave out: those that an earlier answer had
     text: bool = False
 
 
