@@ -61,6 +61,8 @@ def started(hermes: str, world: World, model: Model, root: Path) -> Iterator[dic
     finally:
         for gateway in gateways.values():
             gateway.kill()
+            if keep := os.environ.get("KEEP"):
+                shutil.copytree(gateway.home / "logs", f"{keep}/{gateway.name}", dirs_exist_ok=True)
 
 
 def make(gateway: Gateway, model: Model, settings: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
 from .aiodrive import run
 from .aiosessions import AsyncRequest, AsyncSession
-from .commit import Commit
+from .commit import Close, Commit, Send
 from .records import (
     AgentInfo,
     Answer,
@@ -167,8 +167,8 @@ class AsyncAgent:
         *,
         acks: Iterable[AsyncDelivery] = (),
         replies: Iterable[tuple[AsyncDelivery, str]] = (),
-        sends: Iterable[tuple[str | AsyncSession, str]] = (),
-        closes: Iterable[AsyncSession | tuple[AsyncSession, str] | tuple[AsyncSession, str, str]] = (),
+        sends: Iterable[Send] = (),
+        closes: Iterable[Close] = (),
         evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[AsyncReceipt]:
@@ -280,6 +280,10 @@ class AsyncAgent:
     async def session(self, session_id: str) -> AsyncSession:
         """As `Agent.session`."""
         return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
+
+    async def look(self, session_id: str) -> SessionRecord:
+        """As `Agent.look`."""
+        return SessionRecord(await run(sessioncalls.look(self._caller, session_id)))
 
     async def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
         """As `Agent.sessions`."""
