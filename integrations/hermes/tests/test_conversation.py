@@ -96,8 +96,8 @@ def test_a_session_has_a_history_of_its_own_and_goes_on(
     heard = model.wait_for(lambda s: s.agent == "coder" and "you said one and two" in s.user)
     session = re.search(r"session (s-[0-9a-f]{32})", heard.user)
     assert session is not None
-    until(lambda: "(finished)" in world.cli("sessions", session[1], agent="writer").stdout, 10)
-    assert "(finished)" in world.cli("sessions", session[1], agent="coder").stdout
+    for agent in ("writer", "coder"):
+        until(lambda agent=agent: cause(world, agent, session[1]) == "finished", 10)
 
 
 def test_a_person_asks_an_agent_from_the_shell(writer: Gateway, model: Model, world: World) -> None:
@@ -121,6 +121,11 @@ def test_the_tools_list_agents_and_sessions(coder: Gateway, model: Model, chat: 
     tools = [json.loads(m["content"]) for m in model.of("coder")[-1].messages if m["role"] == "tool"]
     assert {agent["name"] for agent in tools[0]["agents"]} == {"writer", "critic"}
     assert tools[1]["you"] == "coder"
+
+
+def cause(world: World, agent: str, session: str) -> str | None:
+    found: str | None = json.loads(world.cli("sessions", session, "--json", agent=agent).stdout)["cause"]
+    return found
 
 
 def logged(world: World, agent: str) -> list[dict[str, str]]:

@@ -4,11 +4,12 @@ import json
 import re
 
 from gateways import Gateway, until
-from model import Call, Model, Say, Seen
+from model import Call, Mind, Model, Say, Seen
 
 from backchannel.testing import World
 
 TEXTS_MAX = 8  # as in conftest
+HOPS_MAX = 16
 
 
 def test_two_agents_told_to_thank_each_other_for_ever_stop_within_the_cap_and_both_are_told(
@@ -38,7 +39,7 @@ def test_two_agents_told_to_thank_each_other_for_ever_stop_within_the_cap_and_bo
 def test_thanking_by_messages_ends_at_the_hops_and_both_are_told(
     coder: Gateway, writer: Gateway, model: Model, world: World, chat: str
 ) -> None:
-    def thanks(other: str) -> "object":
+    def thanks(other: str) -> Mind:
         def mind(seen: Seen) -> Say | Call:
             if seen.role == "tool":
                 return Say("NO_REPLY")
@@ -46,13 +47,15 @@ def test_thanking_by_messages_ends_at_the_hops_and_both_are_told(
 
         return mind
 
-    model.minds |= {"coder": thanks("writer"), "writer": thanks("coder")}  # type: ignore[dict-item]
+    model.minds |= {"coder": thanks("writer"), "writer": thanks("coder")}
     coder.say("be polite again", chat)
-    model.wait_for(lambda s: s.role == "tool" and ('"loop"' in s.last or '"rate"' in s.last) or "loop" in s.user, 90)
-    model.wait_quiet(2.0, timeout=60)
-    assert model.count("merci!") <= 40
-    refused = [s for s in model.seen if "loop" in s.last or '"rate"' in s.last or "hops" in s.last]
+    model.wait_for(lambda s: s.role == "tool" and '"loop"' in s.last, 60)
+    model.wait_quiet(1.0)
+    assert model.count("merci!") == HOPS_MAX + 1
+    refused = [s for s in model.seen if "that is a loop" in s.last]
     assert {s.agent for s in refused} == {"coder", "writer"}
+    # Who was told could not begin again from there.
+    assert any('"notice"' in s.last for s in model.seen)
 
 
 def test_no_reply_sends_nothing_and_the_message_is_acked(writer: Gateway, model: Model, world: World) -> None:

@@ -74,6 +74,7 @@ class Mail:
         self._tasks: set[asyncio.Task[None]] = set()
         self._held = asyncio.Semaphore(MESSAGES_HELD)
         self._working: set[str] = set()  # sessions of peers in which a turn is under way
+        self.told: set[str] = set()  # messages of which a tool has said that they came to nothing
         self.awaited: dict[str, Awaited] = {}  # by the id of the question
 
     def start(self) -> None:
@@ -128,7 +129,7 @@ class Mail:
             log.warning("backchannel: %s", error)
 
     async def _session_mail(self, delivery: AsyncDelivery) -> None:
-        record = await self._record(str(delivery.session))
+        record = await self._me.look(str(delivery.session))
         is_ours = record.role == "initiator"
         match delivery.kind:
             case "offer":
@@ -194,7 +195,12 @@ class Mail:
 
     async def accept(self, session_id: str) -> None:
         """Accepts an offer, if it is one still."""
-        await self._answer_offer(session_id, lambda request: request.accept(max_messages=self._settings.texts_max))
+
+        async def answer(request: AsyncRequest) -> None:
+            session = await request.accept(max_messages=self._settings.texts_max)
+            await session.detach()  # its mail comes to us with that of all the others
+
+        await self._answer_offer(session_id, answer)
 
     async def _answer_offer(self, session_id: str, answer: Callable[[AsyncRequest], Awaitable[Any]]) -> None:
         async with aclosing(self._me.requests(wait=0)) as requests:
@@ -252,8 +258,12 @@ class Mail:
 
     async def _notice(self, delivery: AsyncDelivery) -> None:
         """A daemon's word: a message of ours came to nothing, or somebody talks too much."""
-        peer = delivery.headers.get("to") or delivery.headers.get("peer") or delivery.sender
-        what = "undeliverable to agent" if delivery.kind == "bounce" else "loop stopped with agent"
+        if delivery.reply_to in self.told:
+            self.told.remove(str(delivery.reply_to))
+            await self._ack(delivery)
+            return
+        peer = delivery.headers.get("to") or delivery.sender
+        what = "undeliverable to agent" if delivery.kind == "bounce" else "loop stopped by the daemon of"
         await self._to_asker(delivery, what, words.NO_ANSWER_OWED, peer=peer)
         await self._ack(delivery)
 
@@ -328,9 +338,9 @@ class Mail:
         if not chat.thread_id:
             return
         try:
-            session = await self._me.session(chat.thread_id)
-            if session.role == "acceptor":
-                await session.send(text)
+            record = await self._me.look(chat.thread_id)
+            if record.role == "acceptor":
+                await self._me.commit(sends=[(record, text)])
         except BackchannelError as error:
             log.info("backchannel: not said to %s: %s", chat.chat_id, error)
 
@@ -341,8 +351,8 @@ class Mail:
         closes: list[tuple[str, str, str]] | None = None,
     ) -> None:
         """The ack and what the turn said, in one commit. A session that is over takes nothing more: then the ack alone."""
-        sends = [(await self._me.session(session_id), text) for session_id, text in says or ()]
-        ends = [(await self._me.session(session_id), text, status) for session_id, text, status in closes or ()]
+        sends = [(await self._me.look(session_id), text) for session_id, text in says or ()]
+        ends = [(await self._me.look(session_id), text, status) for session_id, text, status in closes or ()]
         try:
             await self._patiently(lambda: self._me.commit(acks=[delivery], sends=sends, closes=ends, evidence="turn"))
         except (LocalProtocolError, Refused) as error:
@@ -369,12 +379,11 @@ class Mail:
 
     async def _progress(self, session_id: str, note: str) -> None:
         try:
-            await (await self._me.session(session_id)).progress(note[:NOTE_CHARS_MAX])
+            session = await self._me.session(session_id)
+            await session.progress(note[:NOTE_CHARS_MAX])
+            await session.detach()
         except BackchannelError:
             pass  # it is a courtesy
-
-    async def _record(self, session_id: str) -> SessionRecord:
-        return (await self._me.session(session_id)).record
 
 
 def _reason(outcome: Outcome) -> str:

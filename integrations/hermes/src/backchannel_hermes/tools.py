@@ -8,12 +8,11 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
-from backchannel import BackchannelError, LocalProtocolError, TimedOut
-from backchannel.client import Agent, AsyncDelivery, acting_on
+from backchannel import BackchannelError, LocalProtocolError, Refused, TimedOut
+from backchannel.client import Agent, AsyncDelivery, Receipt, acting_on
 
 from . import hermes, live
 from .chats import Askers, Chat
@@ -25,6 +24,9 @@ LOOK_S = 0.5  # how often a waiting tool looks whether it was interrupted
 LATER = "no answer yet; when it comes, it comes into this chat by itself. Do not ask again"
 
 _agents: dict[str, Agent] = {}
+
+
+NOTICES = ("bounce", "loop")  # a daemon's own words
 
 
 class Me(NamedTuple):
@@ -65,12 +67,12 @@ def send(me: Me, to: str = "", text: str = "", session: str = "") -> dict[str, A
     if bool(to) == bool(session):
         raise LocalProtocolError("name one of `to` and `session`", code="bad_params")
     if session:
-        receipt = me.agent.session(session).send(text)
+        (receipt,) = me.agent.commit(sends=[(me.agent.look(session), text)])
         return {"sent": receipt.id, "to": receipt.to}
-    _not_to_oneself(me, to)
+    _check_may_send(me, to)
     message_id = _new_id()
     me.remember(message_id)
-    receipt = me.agent.send(to, text, key=message_id)
+    receipt = _send(me, to, text, message_id)
     return {
         "sent": receipt.id,
         "to": to,
@@ -80,7 +82,7 @@ def send(me: Me, to: str = "", text: str = "", session: str = "") -> dict[str, A
 
 
 def ask(me: Me, to: str, question: str, timeout_s: float = 60.0) -> dict[str, Any]:
-    _not_to_oneself(me, to)
+    _check_may_send(me, to)
     timeout = min(float(timeout_s), me.settings.ask_s_max)
     if me.adapter is None or me.chat is None:
         return {"from": to, "answer": me.agent.ask(to, question, timeout=timeout).text}
@@ -90,25 +92,28 @@ def ask(me: Me, to: str, question: str, timeout_s: float = 60.0) -> dict[str, An
     awaited = me.adapter.mail.awaited
     awaited[message_id] = Awaited(answer, me.chat, hermes.current_session_id())
     try:
-        me.agent.send(to, question, key=message_id)
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and not hermes.is_interrupted():
-            try:
-                return {"from": to, "answer": answer.result(LOOK_S)}
-            except NotYet:
-                pass
+        _send(me, to, question, message_id)
+        _wait(answer, timeout)
     finally:
-        if awaited.pop(message_id, None) is None and answer.done() and answer.exception() is None:
-            return {"from": to, "answer": answer.result()}  # noqa: B012 - it came in the last moment
-    return {"from": to, "answer": None, "note": LATER}
+        is_given_up = awaited.pop(message_id, None) is not None
+    if is_given_up:
+        return {"from": to, "answer": None, "note": LATER}
+    return {"from": to, "answer": answer.result()}
+
+
+def _wait(answer: "Future[str]", timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not answer.done() and time.monotonic() < deadline and not hermes.is_interrupted():
+        wait([answer], LOOK_S)
 
 
 def open_session(me: Me, to: str, task: str, timeout_s: float = 60.0) -> dict[str, Any]:
-    _not_to_oneself(me, to)
+    _check_may_send(me, to)
     timeout = min(float(timeout_s), me.settings.open_s_max)
     limits = {"max_messages": me.settings.texts_max, "idle_timeout": me.settings.idle_s}
     session = me.agent.open(to, task, timeout=timeout, **limits)
-    me.remember(session.id)  # before the claim on its mail ends, with `session`
+    me.remember(session.id)
+    session.detach()  # not before: what the peer says is looked for under this id
     return {
         "session": session.id, "peer": to, "state": "accepted",
         "note": f"what {to} says comes into this chat by itself; close the session when you need nothing more",
@@ -118,7 +123,7 @@ def open_session(me: Me, to: str, task: str, timeout_s: float = 60.0) -> dict[st
 def accept(me: Me, session: str) -> dict[str, Any]:
     for request in me.agent.requests(wait=0):
         if request.id == session:
-            request.accept(max_messages=me.settings.texts_max)
+            request.accept(max_messages=me.settings.texts_max).detach()
             return {"session": session, "state": "accepted"}
     raise LocalProtocolError(
         f"{session} is not on offer", code="session_state", hint="it may be accepted, or withdrawn"
@@ -134,12 +139,14 @@ def close(
                 request.reject(result or "no", retry_after=retry_after_s)
                 return {"session": session, "state": "rejected"}
         status = "failed"  # accepted already: what is left is to say that it will not be done
-    held = me.agent.session(session)
+    record = me.agent.look(session)
     if status == "aborted":
+        held = me.agent.session(session)
         held.abort(result or "aborted")
+        held.detach()
     else:
-        held.close(result, status)
-    return {"session": session, "state": held.state}
+        me.agent.commit(closes=[(record, result, status)])
+    return {"session": session, "state": me.agent.look(session).state}
 
 
 def agents(me: Me) -> dict[str, Any]:
@@ -271,11 +278,22 @@ TOOLS = (
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _not_to_oneself(me: Me, to: str) -> None:
+def _check_may_send(me: Me, to: str) -> None:
+    if me.cause is not None and me.cause.kind in NOTICES:  # it follows from nothing: a loop could begin anew with it
+        raise Refused("this turn is about what came to nothing", code="notice", hint="say so; a person may ask again")
     if to == me.agent.name:
         raise LocalProtocolError(
             f"you are {to} yourself", code="bad_params", hint="backchannel_agents lists the others"
         )
+
+
+def _send(me: Me, to: str, text: str, message_id: str) -> Receipt:
+    try:
+        return me.agent.send(to, text, key=message_id)
+    except BackchannelError:
+        if me.adapter is not None:
+            me.adapter.mail.told.add(message_id)  # the model reads it now; it needs no notice of it as well
+        raise
 
 
 def _new_id() -> str:
