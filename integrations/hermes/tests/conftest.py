@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from backchannel.testing import World
 from gateways import Gateway
 from model import Model, Say
 
-from backchannel.testing import World
-
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "coder": {"retry_s": 0.3, "texts_max": 8},
     "writer": {"retry_s": 0.3, "attempts": 3, "at_once": 2, "texts_max": 8},
     "critic": {"accept": "model", "allow": "coder,@user"},
@@ -103,4 +103,4 @@ def critic(agents: dict[str, Gateway]) -> Gateway:
 @pytest.fixture
 def chat(request: pytest.FixtureRequest) -> str:
     """A human of this test's own, so that no history is shared."""
-    return request.node.name.removeprefix("test_")[:40]
+    return str(request.node.name).removeprefix("test_")[:40]

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model import Model
-
 from backchannel.testing import World, command
+from model import Model
 
 HERE = Path(__file__).parent
 START_S = 40.0

@@ -133,7 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             tools = [tool["function"]["name"] for tool in body.get("tools") or []]
             agent = self.path.split("/")[1]
-            self._stream(self.server.model.answer(Seen(agent, body["messages"], tools)))  # type: ignore[attr-defined]
+            self._stream(self._model.answer(Seen(agent, body["messages"], tools)))
+
+    @property
+    def _model(self) -> Model:
+        model: Model = self.server.model  # type: ignore[attr-defined]
+        return model
 
     def _stream(self, said: Say | Call | Fail) -> None:
         if isinstance(said, Fail):
@@ -144,10 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         if isinstance(said, Say):
-            chunks = [{"role": "assistant", "content": said.text}]
+            chunks: list[dict[str, Any]] = [{"role": "assistant", "content": said.text}]
             reason = "stop"
         else:
-            call_id = f"call_{len(self.server.model.seen)}"  # type: ignore[attr-defined] - Hermes drops repetitions
+            call_id = f"call_{len(self._model.seen)}"  # Hermes drops what has the id of another
             function = {"name": said.tool, "arguments": ""}
             chunks = [
                 {

@@ -2,11 +2,11 @@
 
 import json
 import re
-
-from gateways import Gateway, until
-from model import Call, Model, Say, Seen
+from functools import partial
 
 from backchannel.testing import World
+from gateways import Gateway, until
+from model import Call, Model, Say, Seen
 
 
 def test_the_answers_of_two_agents_come_into_the_chat_of_the_human(
@@ -17,7 +17,9 @@ def test_the_answers_of_two_agents_come_into_the_chat_of_the_human(
             return Say("heard: " + seen.user.splitlines()[1])
         called = sum(m["role"] == "tool" for m in seen.messages)
         if called < 2:
-            return Call("backchannel_open", {"to": ("writer", "critic")[called], "task": "a title for the sunrise song"})
+            return Call(
+                "backchannel_open", {"to": ("writer", "critic")[called], "task": "a title for the sunrise song"}
+            )
         return Say("I have asked both.")
 
     model.minds |= {
@@ -97,7 +99,7 @@ def test_a_session_has_a_history_of_its_own_and_goes_on(
     session = re.search(r"session (s-[0-9a-f]{32})", heard.user)
     assert session is not None
     for agent in ("writer", "coder"):
-        until(lambda agent=agent: cause(world, agent, session[1]) == "finished", 10)
+        until(partial(is_finished, world, agent, session[1]), 10)
 
 
 def test_a_person_asks_an_agent_from_the_shell(writer: Gateway, model: Model, world: World) -> None:
@@ -123,9 +125,9 @@ def test_the_tools_list_agents_and_sessions(coder: Gateway, model: Model, chat: 
     assert tools[1]["you"] == "coder"
 
 
-def cause(world: World, agent: str, session: str) -> str | None:
-    found: str | None = json.loads(world.cli("sessions", session, "--json", agent=agent).stdout)["cause"]
-    return found
+def is_finished(world: World, agent: str, session: str) -> bool:
+    record = json.loads(world.cli("sessions", session, "--json", agent=agent).stdout)
+    return bool(record["cause"] == "finished")
 
 
 def logged(world: World, agent: str) -> list[dict[str, str]]:

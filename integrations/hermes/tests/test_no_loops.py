@@ -2,11 +2,11 @@
 
 import json
 import re
-
-from gateways import Gateway, until
-from model import Call, Mind, Model, Say, Seen
+from functools import partial
 
 from backchannel.testing import World
+from gateways import Gateway, until
+from model import Call, Mind, Model, Say, Seen
 
 TEXTS_MAX = 8  # as in conftest
 HOPS_MAX = 16
@@ -26,7 +26,7 @@ def test_two_agents_told_to_thank_each_other_for_ever_stop_within_the_cap_and_bo
     model.minds |= {"coder": thanks_for_ever, "writer": lambda seen: Say("no, thank YOU!")}
     coder.say("be polite", chat)
     for name in ("coder", "writer"):
-        told = model.wait_for(lambda s, name=name: s.agent == name and "session ended with agent" in s.user, 60)
+        told = model.wait_for(partial(is_told, name), 60)
         assert "max_messages" in told.user
     model.wait_quiet(1.0)
     said = model.count("thank you!", "writer") + model.count("no, thank YOU!", "coder")
@@ -64,6 +64,10 @@ def test_no_reply_sends_nothing_and_the_message_is_acked(writer: Gateway, model:
     until(lambda: status(world, sent["id"])["stage"] == "acked", 20)
     assert status(world, sent["id"])["evidence"] == "turn"
     assert world.cli("peek", agent="boss").stdout == ""
+
+
+def is_told(name: str, seen: Seen) -> bool:
+    return seen.agent == name and "session ended with agent" in seen.user
 
 
 def boss(world: World) -> str:

@@ -4,11 +4,11 @@ import json
 import threading
 
 import pytest
-from gateways import Gateway
-from model import Call, Model, Say, Seen
 
 from backchannel import Refused
 from backchannel.testing import World
+from gateways import Gateway
+from model import Call, Model, Say, Seen
 
 
 def test_who_is_not_allowed_is_rejected_with_the_reason(critic: Gateway, model: Model, world: World) -> None:

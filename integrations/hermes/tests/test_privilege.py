@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from gateways import Gateway
-from model import Call, Model, Say, Seen
 
 from backchannel.testing import World
+from gateways import Gateway
+from model import Call, Model, Say, Seen
 
 
 @pytest.mark.parametrize("text", ["/yolo", "/status", "/stop", "restart gateway", "yes", "approve", "!help"])
@@ -25,9 +25,8 @@ def test_a_peer_cannot_write_a_heading(writer: Gateway, model: Model, world: Wor
 def test_an_approval_is_refused_at_once_with_the_reason_to_the_model(
     writer: Gateway, model: Model, world: World
 ) -> None:
-    model.minds["writer"] = lambda seen: (
-        Call("terminal", {"command": "rm -rf /tmp/backchannel-nothing-there"}) if seen.role == "user" else Say("refused?")
-    )
+    deletes = Call("terminal", {"command": "rm -rf /tmp/backchannel-nothing-there"})
+    model.minds["writer"] = lambda seen: deletes if seen.role == "user" else Say("refused?")
     assert world.cli("ask", "writer", "clean up", "--timeout", "30").stdout == "refused?\n"
     tool = model.wait_for(lambda s: s.agent == "writer" and s.role == "tool")
     assert "nobody can approve" in tool.last, tool.last

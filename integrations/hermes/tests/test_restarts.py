@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gateways import Gateway, until
-from model import Call, Fail, Mind, Model, Say, Seen
 
 from backchannel import Session
 from backchannel.testing import World
+from gateways import Gateway, until
+from model import Call, Fail, Mind, Model, Say, Seen
 
 
 class Gate:

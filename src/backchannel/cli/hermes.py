@@ -193,7 +193,7 @@ def _plugin_files(profile: Profile, agent: str, places: Places) -> Files:
     return files
 
 
-# --- the profile's config.yaml ------------------------------------------------------------------------------------------
+# --- the profile's config.yaml ----------------------------------------------------------------------------------------
 
 
 def _enabling(agent: str) -> list[list[str]]:
@@ -240,7 +240,7 @@ def _hermes(command: str, arguments: list[str], environment: dict[str, str]) -> 
         raise BackchannelError(f"{command} does not run: {error}", hint="try it: hermes --version") from None
 
 
-# --- the systemd unit ---------------------------------------------------------------------------------------------------
+# --- the systemd unit -------------------------------------------------------------------------------------------------
 
 
 def _unit_changes(profile: Profile, places: Places) -> tuple[list[Change], list[str]]:

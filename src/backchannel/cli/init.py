@@ -1,8 +1,8 @@
 """`backchannel init WHAT` and `uninit WHAT`: sets another program up to talk through Backchannel, and takes it back.
 
-What would change is worked out first, whole, and shown as a diff; then one question; then it is written. So `--dry-run`
-is the same road, ended early, and a second `init` finds nothing to do. Paths are absolute in everything that is written:
-a service has another working directory, and another PATH.
+What would change is worked out first, whole, and shown as a diff; then one question; then it is written. So
+`--dry-run` is the same road, ended early, and a second `init` finds nothing to do. Paths are absolute in all that is
+written: a service has another working directory, and another PATH.
 """
 
 import argparse
@@ -90,7 +90,7 @@ Change = TextChange | TreeChange
 
 
 class Plan(NamedTuple):
-    """What `init` or `uninit` comes to. `warnings` are what it leaves to a person; `next_steps` are commands to type."""
+    """What `init` or `uninit` comes to. `warnings` are left to a person; `next_steps` are commands to type."""
 
     agent: str
     changes: list[Change]

@@ -206,9 +206,10 @@ class Agent:
     ) -> list[Receipt]:
         """One transaction in your daemon: all of it happens, or nothing; its outbox then pushes what was sent.
 
-        A text may go to a name or into a session (held, or looked at). `closes` are sessions, or tuples of a session, its result and its
-        status; `evidence` (ack, flush, turn) is that of the acks. Returns a receipt (`queued`) for each reply, then for
-        each send. Raises what stood in the way of any of it; a session's full window is not waited for.
+        A text may go to a name or into a session (held, or looked at). `closes` are sessions, or tuples of a session,
+        its result and its status; `evidence` (ack, flush, turn) is that of the acks. Returns a receipt (`queued`) for
+        each reply, then for each send. Raises what stood in the way of any of it; a session's full window is not
+        waited for.
         """
         commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]

@@ -94,8 +94,10 @@ class BackchannelAdapter(BasePlatformAdapter):
             self._causes[chat.key] = delivery
             try:
                 if adapter is self:
-                    return await self._own_turn(turn, chat, text, delivery.id)
-                return await self._foreign_turn(turn, adapter, chat, text)
+                    await self._own_turn(turn, chat, text, delivery.id)
+                else:
+                    await self._foreign_turn(adapter, chat, text)
+                return self._outcome(turn)
             finally:
                 del self._causes[chat.key]
                 self._turn_log.forget(turn)
@@ -109,7 +111,7 @@ class BackchannelAdapter(BasePlatformAdapter):
         finally:
             self._turn_log.forget(turn)
 
-    async def _own_turn(self, turn: Turn, chat: Chat, text: str, delivery_id: str) -> Outcome:
+    async def _own_turn(self, turn: Turn, chat: Chat, text: str, delivery_id: str) -> None:
         event = MessageEvent(
             text=text,
             message_type=MessageType.TEXT,
@@ -126,16 +128,14 @@ class BackchannelAdapter(BasePlatformAdapter):
         finally:
             self._turns_by_chat.pop(where, None)
             self._ended_by_event.pop(id(event), None)
-        return self._outcome(turn)
 
-    async def _foreign_turn(self, turn: Turn, adapter: Any, chat: Chat, text: str) -> Outcome:
+    async def _foreign_turn(self, adapter: Any, chat: Chat, text: str) -> None:
         """In a chat of another platform. What is said there goes to that chat, by that platform."""
         source = hermes.source_of(self.gateway_runner, chat)
         await adapter.handle_message(
             MessageEvent(text=text, message_type=MessageType.TEXT, source=source, internal=True)
         )
         await self._until_idle(adapter, chat.key)
-        return self._outcome(turn)
 
     def _outcome(self, turn: Turn) -> Outcome:
         outcome = turn.outcome()

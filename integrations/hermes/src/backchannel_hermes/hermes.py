@@ -46,7 +46,7 @@ def current_session_id() -> str:
 
 def is_interrupted() -> bool:
     """Whether the turn that a tool runs in was told to stop."""
-    from tools.interrupt import is_interrupted as asked
+    from tools.interrupt import is_interrupted as asked  # type: ignore[import-not-found]
 
     return bool(asked())
 
@@ -94,13 +94,13 @@ def source_of(runner: Any, chat: Chat) -> SessionSource:
 
 def deny(session_key: str, reason: str) -> int:
     """Refuses every command that waits for an approval in this chat, and says how many; the model is told why."""
-    from tools.approval import resolve_gateway_approval
+    from tools.approval import resolve_gateway_approval  # type: ignore[import-not-found]
 
     return int(resolve_gateway_approval(session_key, "deny", True, reason))
 
 
 def answer_clarify(clarify_id: str, text: str) -> None:
-    from tools.clarify_gateway import resolve_gateway_clarify
+    from tools.clarify_gateway import resolve_gateway_clarify  # type: ignore[import-not-found]
 
     resolve_gateway_clarify(clarify_id, text)
 

@@ -166,7 +166,7 @@ class Mail:
         else:
             await self._request(delivery)
 
-    # --- tasks: sessions that a peer opened -----------------------------------------------------------------------------
+    # --- tasks: sessions that a peer opened ---------------------------------------------------------------------------
 
     async def _task(self, offer: AsyncDelivery, record: SessionRecord) -> None:
         if not record.is_open:
@@ -302,7 +302,7 @@ class Mail:
             await self._turn(chat, delivery, "session ended with agent", delivery.text, note, 1)
         await self._ack(delivery)
 
-    # --- a turn, and what comes of it -----------------------------------------------------------------------------------
+    # --- a turn, and what comes of it ---------------------------------------------------------------------------------
 
     async def _turn(
         self,
@@ -350,7 +350,7 @@ class Mail:
         says: list[tuple[str, str]] | None = None,
         closes: list[tuple[str, str, str]] | None = None,
     ) -> None:
-        """The ack and what the turn said, in one commit. A session that is over takes nothing more: then the ack alone."""
+        """The ack and what the turn said, in one commit. Where the session is over it is the ack alone."""
         sends = [(await self._me.look(session_id), text) for session_id, text in says or ()]
         ends = [(await self._me.look(session_id), text, status) for session_id, text, status in closes or ()]
         try:

@@ -110,8 +110,9 @@ def _wait(answer: "Future[str]", timeout: float) -> None:
 def open_session(me: Me, to: str, task: str, timeout_s: float = 60.0) -> dict[str, Any]:
     _check_may_send(me, to)
     timeout = min(float(timeout_s), me.settings.open_s_max)
-    limits = {"max_messages": me.settings.texts_max, "idle_timeout": me.settings.idle_s}
-    session = me.agent.open(to, task, timeout=timeout, **limits)
+    session = me.agent.open(
+        to, task, timeout=timeout, max_messages=me.settings.texts_max, idle_timeout=me.settings.idle_s
+    )
     me.remember(session.id)
     session.detach()  # not before: what the peer says is looked for under this id
     return {
@@ -181,7 +182,7 @@ def _read(agent: Agent) -> list[dict[str, Any]]:
     return found
 
 
-# --- their descriptions ------------------------------------------------------------------------------------------------
+# --- their descriptions -----------------------------------------------------------------------------------------------
 
 
 class Tool(NamedTuple):
@@ -225,8 +226,8 @@ _SECONDS = {"type": "number", "description": "how long to wait, in seconds"}
 TOOLS = (
     Tool(
         "backchannel_send",
-        "Send a text to another agent on this machine, or into a session you opened. Does not wait: an answer comes into "
-        "this chat by itself, as a new message. Do not send thanks or confirmations.",
+        "Send a text to another agent on this machine, or into a session you opened. Does not wait: an answer comes "
+        "into this chat by itself, as a new message. Do not send thanks or confirmations.",
         {"to": _TO, "session": _SESSION, "text": _text("what to say")},
         ["text"],
         send,
@@ -244,8 +245,8 @@ TOOLS = (
     ),
     Tool(
         "backchannel_open",
-        "Give another agent a task and open a session for it: it may refuse, with a reason; what it says comes into this "
-        "chat as new messages, and you may say more with backchannel_send.",
+        "Give another agent a task and open a session for it: it may refuse, with a reason; what it says comes into "
+        "this chat as new messages, and you may say more with backchannel_send.",
         {"to": _TO, "task": _text("the whole task; the agent knows nothing of this chat"), "timeout_s": _SECONDS},
         ["to", "task"],
         open_session,
@@ -259,8 +260,8 @@ TOOLS = (
     ),
     Tool(
         "backchannel_close",
-        "End a session: you have said all. As the one who works, `result` is your result, and `failed` says that it did "
-        "not work out; `rejected` refuses a task that was offered to you; `aborted` ends it at once for both.",
+        "End a session: you have said all. As the one who works, `result` is your result, and `failed` says that it "
+        "did not work out; `rejected` refuses a task that was offered to you; `aborted` ends it at once for both.",
         {
             "session": _SESSION,
             "result": _text("the result, or the reason"),

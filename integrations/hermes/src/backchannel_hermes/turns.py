@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
-    """`kind` is one of: `answered` (`text` is the answer), `silent` (a good turn that says nothing), `incomplete` (it
-    ended, but not well: `text` is Hermes' word why), `failed` (no turn came to an end), `stopping` (the gateway ends)."""
+    """How a turn ended.
+
+    `kind` is one of: `answered` (`text` is the answer), `silent` (a good turn that says nothing), `incomplete` (it
+    ended, but not well: `text` is Hermes' word why), `failed` (it came to no end), `stopping` (the gateway ends).
+    """
 
     kind: str
     text: str = ""
