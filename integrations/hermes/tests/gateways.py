@@ -72,9 +72,9 @@ class Gateway:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(self) -> None:
+    def start(self, platforms: int = 2) -> None:
         self.launch()
-        self.wait_ready()
+        self.wait_ready(platforms)
 
     def launch(self) -> None:
         assert self._process is None
@@ -85,9 +85,13 @@ class Gateway:
             )  # fmt: skip
         self._seen_bytes = self._log_bytes()
 
-    def wait_ready(self) -> None:
-        """Both platforms are connected, and what a restart interrupted is done with."""
-        until(lambda: self._log().count(" connected") >= 2 and (self.home / "desk.sock").exists(), START_S, self._log)
+    def wait_ready(self, platforms: int = 2) -> None:
+        """The human's desk and Backchannel are connected."""
+
+        def is_ready() -> bool:
+            return self._log().count(" connected") >= platforms and (self.home / "desk.sock").exists()
+
+        until(is_ready, START_S, self._log)
 
     def stop(self) -> None:
         """In order, as systemd would."""

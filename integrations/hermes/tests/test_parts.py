@@ -1,13 +1,16 @@
 """The parts that need no Hermes: settings, words, what tells how a turn ended, who asked; and what they may import."""
 
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from backchannel.testing import command
 from backchannel_hermes import words
 from backchannel_hermes.chats import Askers, Chat
-from backchannel_hermes.settings import agent_name, read_settings
+from backchannel_hermes.settings import Settings, agent_name, read_settings
 from backchannel_hermes.turns import Outcome, TurnLog
 
 SOURCES = Path(words.__file__).parent
@@ -132,3 +135,36 @@ def test_no_private_name_of_the_client_is_touched(source: Path) -> None:
     private = {"_caller", "_stream", "_keeper", "_learn", "_agent", "raw"}
     touched = {node.attr for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Attribute)}
     assert not touched & private
+
+
+# --- what is written about it -----------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_guide_lists_every_setting_with_its_default() -> None:
+    listed = dict(
+        re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \|", (ROOT / "docs" / "hermes.md").read_text(), re.MULTILINE)
+    )
+    assert set(listed) == set(Settings._fields)
+    for key, default in Settings._field_defaults.items():
+        assert listed[key] == ("everybody" if default is None else f"{default:g}" if default != "all" else "all"), key
+
+
+def test_the_guide_and_the_manifest_name_every_tool() -> None:
+    guide, manifest = (ROOT / "docs" / "hermes.md").read_text(), (SOURCES / "plugin.yaml").read_text()
+    named = set(re.findall(r'^        "(backchannel_\w+)",$', (SOURCES / "tools.py").read_text(), re.MULTILINE))
+    named |= set(re.findall(r'Tool\("(backchannel_\w+)"', (SOURCES / "tools.py").read_text()))
+    assert len(named) == 7
+    assert named <= set(re.findall(r"`(backchannel_\w+)`", guide))
+    assert named == set(re.findall(r"- (backchannel_\w+)", manifest))
+
+
+def test_every_command_of_the_skill_and_the_guide_exists() -> None:
+    help_ = subprocess.run([command(), "--help"], capture_output=True, text=True, check=True).stdout
+    commands = set(re.findall(r"^    ([a-z]+)", help_, re.MULTILINE))
+    skill = ROOT / "integrations" / "hermes" / "skills" / "backchannel" / "SKILL.md"
+    for path in (skill, ROOT / "docs" / "hermes.md"):
+        used = set(re.findall(r"(?:^|`)backchannel ([a-z]+)", path.read_text(), re.MULTILINE))
+        assert used
+        assert used <= commands, path

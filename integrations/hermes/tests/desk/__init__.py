@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,22 @@ class Desk(BasePlatformAdapter):
         return {"name": chat_id, "type": "dm"}
 
 
-def die_before_turn(event: Any, **_: Any) -> None:
+def before_turn(event: Any, **_: Any) -> None:
     """Where the gateway has an event and no turn has begun: it dies here, if a test wants it."""
+    note("events")
     if (Path(get_hermes_home()) / "die-before-turn").exists():
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def note(what: str) -> None:
+    """When it was, for who measures."""
+    with open(Path(get_hermes_home()) / what, "a") as file:
+        file.write(f"{time.time()}\n")
+
+
 def register(ctx: Any) -> None:
-    ctx.register_hook("pre_gateway_dispatch", die_before_turn)
+    ctx.register_hook("pre_gateway_dispatch", before_turn)
+    ctx.register_hook("pre_llm_call", lambda **_: note("turns"))
     ctx.register_platform(
         name="desk", label="Desk", adapter_factory=Desk, check_fn=lambda: True, is_connected=lambda config: True,
         allow_update_command=False,
