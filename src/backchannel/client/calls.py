@@ -379,12 +379,15 @@ def ack_all(
         for m in messages
     ]
     refused: errors.BackchannelError | None = None
-    for first in range(0, len(lines), BATCH_LINES):
-        for answer in (yield from exchange(caller, caller.me(), CONTROL, lines[first : first + BATCH_LINES], timeout)):
+    done = 0
+    while done < len(lines):  # a daemon that dies meanwhile may have answered some of a batch
+        answers = yield from exchange(caller, caller.me(), CONTROL, lines[done : done + BATCH_LINES], timeout)
+        for answer in answers:
             try:
                 result_of(answer)
             except errors.BackchannelError as error:
                 refused = refused or error
+        done += len(answers)
     if refused is not None:
         raise refused
 

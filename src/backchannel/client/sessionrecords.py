@@ -128,7 +128,7 @@ class SessionRecord:
     @property
     def unread(self) -> int:
         """What the peer said and our agent has not processed."""
-        return int(self.raw.get("unread", 0))
+        return int(self.raw["unread"])
 
     @property
     def window(self) -> int:
@@ -156,7 +156,7 @@ class SessionRecord:
     @property
     def path(self) -> list[str]:
         """The agents its trace went through, oldest first."""
-        return list(self.raw.get("path") or ())
+        return list(self.raw["path"])
 
     @property
     def opened_at(self) -> float:
