@@ -207,11 +207,23 @@ def test_a_snapshot_is_all_there_is_to_a_session() -> None:
 def test_syn_numbers_are_new_once_and_never_again(came: list[int], number: int) -> None:
     numbers = SynNumbers()
     for n in came:
-        numbers = numbers.marked(SynNumber(1, n))
+        numbers = numbers.marked(n)
     highest = max(came, default=0)
-    assert numbers.is_new(SynNumber(1, number)) == (number not in came and number > highest - SYN_WINDOW)
-    assert numbers.is_new(SynNumber(2, 1))
-    assert not numbers.marked(SynNumber(2, 1)).is_new(SynNumber(1, 3_001))
+    assert numbers.is_new(number) == (number not in came and number > highest - SYN_WINDOW)
+
+
+def test_a_SYN_of_the_epoch_before_may_be_overtaken_but_comes_once(endpoint: Endpoint) -> None:
+    def outcome(session: str, number: SynNumber) -> Outcome:
+        frame = Syn(session=session, from_mailbox="P1", to_mailbox=None, epoch=2, to_epoch=None, number=number, task="")
+        endpoint.receive("peer", frame, 0.0)
+        (answer,) = endpoint.committed(endpoint.changes().pass_number, 0.0)
+        assert isinstance(answer, Answer)
+        return answer.outcome
+
+    assert outcome("s1", SynNumber(2, 2)) is Outcome.STORED
+    assert outcome("s2", SynNumber(1, 1)) is Outcome.STORED
+    assert outcome("s3", SynNumber(1, 1)) is Outcome.CLOSED
+    assert outcome("s3", SynNumber(2, 2)) is Outcome.CLOSED
 
 
 def test_an_initiator_may_not_send_before_the_peers_agent_agreed(endpoint: Endpoint) -> None:

@@ -1,7 +1,7 @@
 """A small machine in which everything goes wrong, over the production daemon.
 
-`Host`, `Mailbox`, `Sessions`, `Courier`, `Outbox`, `Frames` and `Endpoint` run as they are, on real SQLite files; the world
-around them is simulated: time, links, agents, kills, reboots. A seed decides everything, so a seed is a bug report.
+`Host`, `Mailbox`, `Sessions`, `Courier`, `Outbox`, `Frames` and `Endpoint` run as they are, on real SQLite files; the
+world around them is simulated: time, links, agents, kills, reboots. A seed decides everything: it is a bug report.
 
     disk.py        one daemon's files: killed, rolled back, lost, full
     faults.py      what goes wrong, how often, and how often it did
@@ -12,5 +12,6 @@ around them is simulated: time, links, agents, kills, reboots. A seed decides ev
     world.py       the clock, the links, the two phases
     script.py      one end of a session as a script in the format of `conformance/sessions`
 
-First the safety phase with faults, then the liveness phase: faults stop, everybody is willing, and all must come to an end.
+First the safety phase with faults, then the liveness phase: faults stop, everybody is willing, and all must come to an
+end. `test_found.py` keeps what was found, `mutants.py` the mistakes that must be.
 """

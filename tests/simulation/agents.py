@@ -267,7 +267,8 @@ class Process:
         if self.world.faults.strikes("commits what cannot be"):
             params["says"].append({"session": agent.new_id("s"), "text": "nobody", "id": agent.new_id("i")})
         if any(params.values()):
-            self.ask("commit", **{key: value for key, value in params.items() if value})
+            parts: Result = {key: value for key, value in params.items() if value}
+            self.ask("commit", **parts)
 
     def _words(self, session: str) -> Result:
         said = {"session": session, "text": self.agent.new_text(), "id": self.agent.new_id("i")}
@@ -356,15 +357,15 @@ class Process:
     def _in_session(self, method: str, session: str) -> None:
         match method:
             case "accept":
-                self.ask("accept", session=session, **self.random.choice(({}, {}, {"max_messages": 6})))
+                limits: Result = self.random.choice(({}, {}, {"max_messages": 6}))
+                self.ask("accept", session=session, **limits)
             case "reject":
                 self.ask("reject", id=session, reason=self.random.choice(("busy", "no")), retry_after=5.0)
             case "say":
                 self.ask("say", **self._words(session))
             case "close":
-                self.ask(
-                    "close", session=session, status=self.random.choice(("ok", "failed")), text=self.agent.new_text()
-                )
+                status = self.random.choice(("ok", "failed"))
+                self.ask("close", session=session, status=status, text=self.agent.new_text())
             case "abort":
                 self.ask("abort", session=session, reason="enough")
             case "renew":
@@ -376,10 +377,8 @@ class Process:
         agent = self.agent
         agent.opened += 1
         session = agent.new_id("s")
-        params: Result = {
-            "to": self.random.choice(self.world.addressees(agent.name, itself=False)),
-            "text": agent.new_text(),
-        }
+        to = self.random.choice(self.world.addressees(agent.name, itself=False))
+        params: Result = {"to": to, "text": agent.new_text()}
         params["accept_timeout"] = self.random.choice((None, None, 300.0, 10.0))
         if self.random.random() < 0.25:
             key, value = self.random.choice(

@@ -4,6 +4,7 @@ It does with the host what `daemon/server.py` does, in the same order: inputs, t
 """
 
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 UID = 1000
 CLOCK_AT_BOOT = 100.0
 STATEMENTS_MAX = 6  # most passes write that many at most
-SPINS_MAX = 300  # passes at one instant: more is a busy loop
+SPINS_MAX = 100  # passes after which the next is due at once: more is a busy loop
 PAGES_MAX = 1_073_741_823  # SQLite's default
 
 decode = msgspec.json.decode
@@ -58,18 +59,17 @@ class Daemon:
         self.files = disk.Files(world.folder / name)
         self.host: Host | None = None
         self.links: dict[Link, None] = {}
+        self.claims: dict[str, tuple[Link, int]] = {}  # by what is claimed: over which connection, since which pass
         self.started = 0  # how often; names one process
         self.passes = 0  # of all its processes
         self.era = 0  # how often something was lost
-        self.losses: list[
-            tuple[int, int, bool]
-        ] = []  # passes (after, up to) gone from the disk; whether by a power cut
+        self.losses: list[tuple[int, int, bool]] = []  # passes (after, up to) that are gone; whether by a power cut
         self.free_bytes = 1 << 40
         self._snapshot_pass = 0
         self._in: list[tuple[Any, ...]] = []
         self._wake_at: float | None = None
         self._is_called = False
-        self._spun = (0.0, 0)
+        self._spins = 0
         self._torn_at: int | None = None
         self._is_limited = False
 
@@ -84,6 +84,7 @@ class Daemon:
         if self.host is not None:
             return
         world.step(f"{self.name} starts")
+        world.at_work = self
         self.started += 1
         chance = Random(world.random.getrandbits(64))
         if world.faults.may("killed on the way up"):
@@ -105,6 +106,7 @@ class Daemon:
         except disk.Killed:
             world.note(f"{self.name} is killed on the way up")
             world.faults.fired("killed on the way up")
+            self.files.abandon()
             world.at(world.random.uniform(0.01, 2.0), self.start)
             return
         finally:
@@ -132,6 +134,7 @@ class Daemon:
             self.world.note(f"{self.name} stops")
             self.host.mailbox.close(self.world.wall, self.now)
             self._gone()
+            self.files.abandon()  # a statement that Python has not let go of may still hold it
             self.files.snapshot = None
 
     def die(self, why: str) -> None:
@@ -215,6 +218,8 @@ class Daemon:
         if self.host is None:
             return
         self.passes += 1
+        self.world.at_work = self
+        self.world.endpoint_at_work = self.host.sessions.endpoint
         host, faults = self.host, self.world.faults
         fuse = self._fuse(host)
         try:
@@ -282,7 +287,7 @@ class Daemon:
             return None
         left = chance.randint(1, STATEMENTS_MAX)
         fuse: disk.Fuse | None = None
-        for point, make in (
+        fuses: tuple[tuple[str, Callable[[], disk.Fuse]], ...] = (
             ("killed in a pass", lambda: disk.Fuse(left, disk.kill)),
             ("killed at the commit", lambda: disk.Fuse(chance.choice((1, 1, 2)), disk.kill, only="COMMIT")),
             ("killed while committing", lambda: disk.Fuse(1, partial(self._tear, host), only="COMMIT")),
@@ -290,7 +295,8 @@ class Daemon:
             ("disk full, rolled back", lambda: disk.Fuse(left, disk.is_full_and_rolls_back)),
             ("disk full for all", lambda: disk.Fuse(left, disk.is_full, sticky=True)),
             ("disk fails", lambda: disk.Fuse(left, disk.fails)),
-        ):
+        )
+        for point, make in fuses:
             if faults.may(point):
                 fuse = make()
                 fuse.on_fire = partial(self._burnt, point)
@@ -329,7 +335,7 @@ class Daemon:
                 del self.links[link]
             said = decode(answer.line)
             self.world.note_line(f"{self.name} -> ", answer.line)
-            self.world.truth.answered(self, method, params, said)
+            self.world.truth.answered(self, link, method, params, said)
             if method == "commit":
                 self.world.checks.commit_answered(self, params, well="result" in said)
             link.answered(said, answer.line, self.passes)
@@ -399,11 +405,9 @@ class Daemon:
             return
         pause = min(deadlines) - self.now
         at = self.world.t + (pause + 1e-6 if pause > 0 else 0.0)  # never a rounding too early
-        if at == self.world.t:
-            since, times = self._spun
-            self._spun = (at, times + 1 if since == at else 1)
-            if times > SPINS_MAX:
-                raise Violation(f"{self.name} runs in circles: its deadline is now, whatever it does")
+        self._spins = self._spins + 1 if pause <= 0 else 0
+        if self._spins > SPINS_MAX:
+            raise Violation(f"{self.name} runs in circles: its deadline is now, whatever it does")
         if self._wake_at is None or at < self._wake_at or self._wake_at <= self.world.t:
             self._wake_at = at
             self.world.at(at - self.world.t, partial(self._wake, self.started, at))

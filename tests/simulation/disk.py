@@ -64,11 +64,12 @@ class Counting(sqlite3.Connection):
 
 
 class _Counting(sqlite3.Cursor):
-    def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+    def execute(self, statement: str, *parameters: Any) -> "_Counting":
         fuse = self.connection.fuse  # type: ignore[attr-defined]
         if fuse is not None:
             fuse.burn(self.connection, statement)
-        return super().execute(statement, *parameters)
+        super().execute(statement, *parameters)
+        return self
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def fails(_db: sqlite3.Connection, _statement: str) -> None:
 
 
 class Files:
-    """Where one daemon keeps its mailbox. `snapshot` is what the disk surely holds of it: a power cut may go back there."""
+    """Where one daemon keeps its mailbox. `snapshot`: what the disk surely holds; a power cut may go back there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,7 +144,7 @@ class Files:
             Path(self.path + suffix).write_bytes(content)
         self.snapshot = None
 
-    def abandon(self, db: sqlite3.Connection, *, torn_at: int | None = None) -> None:
+    def abandon(self, db: sqlite3.Connection | None = None, *, torn_at: int | None = None) -> None:
         """The process that had them open is dead. They become other files with the same content, for SQLite in this
         process still holds locks on the old ones. `torn_at`: so much of the log was written."""
         dead = self.path + "-dead"
@@ -152,7 +153,8 @@ class Files:
                 os.rename(self.path + suffix, dead + suffix)
                 shutil.copyfile(dead + suffix, self.path + suffix)
                 os.unlink(dead + suffix)
-        db.close()
+        if db is not None:
+            db.close()
         if torn_at is not None:
             os.truncate(self.path + "-wal", torn_at)
 
@@ -165,9 +167,8 @@ class Files:
 
 
 def folder() -> str:
-    return tempfile.mkdtemp(
-        prefix="backchannel-simulation-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    )
+    tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return tempfile.mkdtemp(prefix="backchannel-simulation-", dir=tmpfs)
 
 
 _template = ""

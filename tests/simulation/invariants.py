@@ -1,7 +1,7 @@
 """What must be true of every daemon after every pass, of its disk now and then, and of all together at the end.
 
-The names I1 to I12 are those of `docs/protocol.md` 5.4. What is handed out is judged at once, in `truth.py`; here stands
-what can be seen in the daemons' memory and files.
+The names I1 to I12 are those of `docs/protocol.md` 5.4. What is handed out is judged at once, in `truth.py`; here
+stands what can be seen in the daemons' memory and files.
 """
 
 from dataclasses import replace
@@ -32,9 +32,18 @@ def is_same(saved: Snapshot, live: Snapshot, *, with_timers: bool) -> bool:
     return timers and replace(saved, timers=a) == replace(live, timers=a)
 
 
+def said_in(session: Session) -> int:
+    """How many DATA it had, both ways."""
+    send, recv = session.send_queue, session.recv_queue
+    sent, received = max(0, send.snd_nxt - 1), max(0, recv.rcv_nxt - 1)
+    return sent - (send.fin is not None) + received - (recv.fin is not None)
+
+
 class Checks:
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._expired: set[str] = set()
+        self._closed: set[tuple[str, str, int] | None] = set()  # looked at once
         self._commits: dict[str, list[dict[str, Any]]] = {}  # by daemon: asked for the first time, not answered
 
     def _truth(self, session_id: str) -> SessionTruth | None:
@@ -47,6 +56,11 @@ class Checks:
         if host is None:
             return
         for session in host.sessions.endpoint.sessions():
+            closed = (daemon.name, session.id, session.version) if session.state is State.CLOSED else None
+            if closed in self._closed:
+                continue  # it changes no more, and what its agents did only grows
+            if closed is not None:
+                self._closed.add(closed)
             truth = self._truth(session.id)
             if truth is not None and daemon.name in truth.ends:
                 self._session(daemon, session, truth)
@@ -72,7 +86,7 @@ class Checks:
                 "I6: nobody rejected": session.cause is not Cause.REJECTED or bool((peer if is_opener else me).rejects),
                 "I10": recv.acked <= max(recv.rcv_nxt, 1),
                 "window": send.snd_nxt - send.snd_una - (send.fin is not None) <= sendqueue.WINDOW,
-                "max_messages": limits.max_messages is None or session.messages <= limits.max_messages,
+                "max_messages": limits.max_messages is None or said_in(session) <= limits.max_messages,
                 "max_bytes": limits.max_bytes is None or session.octets <= limits.max_bytes,
                 "role": is_opener == (daemon.name == truth.opener),
                 "I9: ended without a reason": session.cause is not Cause.RESET or self._may_be_reset(truth),
@@ -80,6 +94,8 @@ class Checks:
                 "expired without a limit": session.cause is not Cause.EXPIRED or self._may_expire(truth),
             },
         )
+        if is_opener and not truth.is_disturbed:
+            self._patience(daemon, session, truth)
         other = self._world.daemons.get(truth.other(daemon.name))
         if other is not None and other.host is not None and not truth.is_disturbed:
             twin = other.host.sessions.endpoint.find(session.id)
@@ -91,6 +107,26 @@ class Checks:
                         "receipts for what the peer has not stored": send.receipted <= twin.recv_queue.rcv_nxt,
                         "I2: stored what was not sent": recv.rcv_nxt <= twin.send_queue.snd_nxt,
                     },
+                )
+
+    def _patience(self, daemon: "Daemon", session: Session, truth: SessionTruth) -> None:
+        """`accept_timeout` ends it in time, and not before."""
+        patience, world = session.limits.accept_timeout, self._world
+        is_hindered = daemon.host is None or daemon.host._own_retry is not None
+        if patience is None or truth.opened_at is None or is_hindered:
+            return
+        slack = world.wall_slack + 1.0  # over a reboot time is told by the wall clock
+        is_early = session.reason == "accept_timeout" and session.cause is Cause.EXPIRED
+        if session.id not in self._expired:
+            if is_early:
+                self._expired.add(session.id)
+                if world.t < truth.asked_at + patience - slack:
+                    raise Violation(
+                        f"{session.id} of {truth.asked_at} ran out at {world.t}, after less than {patience}"
+                    )
+            elif session.state is State.SYN_SENT and world.t > truth.opened_at + patience + slack:
+                raise Violation(
+                    f"{session.id} of {truth.opened_at} still waits at {world.t}, after more than {patience}"
                 )
 
     @staticmethod
@@ -133,8 +169,8 @@ class Checks:
         self._counters(daemon, host)
         self._takers(daemon, host)
         in_hand = db.execute(
-            "SELECT session FROM messages WHERE stage = 'taken' AND kind IN ('data', 'finished', 'accepted', 'rejected',"
-            " 'reset') GROUP BY session HAVING count(*) > 1"
+            "SELECT session FROM messages WHERE stage = 'taken'"
+            " AND kind IN ('data', 'finished', 'accepted', 'rejected', 'reset') GROUP BY session HAVING count(*) > 1"
         ).fetchall()
         if in_hand:
             raise Violation(f"{daemon.name}: two mails of {in_hand} are handed out at once")
@@ -158,9 +194,8 @@ class Checks:
             )
         )
         with_timers = not host.sessions._shift  # after a boot they are by the old clock until a pass wrote them
-        on_disk = {
-            s.id: s for (machine,) in db.execute("SELECT machine FROM sessions") for s in [_decoder.decode(machine)]
-        }
+        machines = [_decoder.decode(machine) for (machine,) in db.execute("SELECT machine FROM sessions")]
+        on_disk = {snapshot.id: snapshot for snapshot in machines}
         for session in host.sessions.endpoint.sessions():
             saved, live = on_disk.pop(session.id, None), session.snapshot()
             if session.trust is not None and session.trust.mine != session.local.epoch:
@@ -222,7 +257,7 @@ class Checks:
     # --- after a start ------------------------------------------------------------------------------------------------
 
     def after_start(self, daemon: "Daemon") -> None:
-        """What was promised before is on the disk, but for what was lost with it; and commits are whole or not at all."""
+        """What was promised is on the disk, but for what was lost with it; and commits are whole or not at all."""
         host = daemon.host
         assert host is not None
         self.promises(daemon, host)
@@ -244,9 +279,7 @@ class Checks:
                 continue
             row = rows.get((sender, message_id))
             if row != (stored.msg_no, f'"{stored.text}"') or stored.mailbox_id != host.mailbox.mailbox_id:
-                raise Violation(
-                    f"{daemon.name} promised {sender}'s {message_id} to be stored as {stored}, and has {row}"
-                )
+                raise Violation(f"{daemon.name} has {row}, and promised {sender}'s {message_id} as {stored}")
         said = {
             (session, number): params
             for session, number, params in host.mailbox.db.execute(
@@ -337,6 +370,7 @@ class Checks:
             self.promises(daemon, daemon.host)
             self.disk(daemon, daemon.host)
             self._queued(daemon)
+            self._bounced(daemon, daemon.host)
         for truth in self._world.truth.sessions.values():
             self._both_ends(truth)
 
@@ -351,6 +385,15 @@ class Checks:
             if not truth.messages[sender, target, message_id].wants_bounce:
                 continue  # it may have been refused for good
             raise Violation(f"{sender}'s message {message_id} to {target} was queued, and is nowhere")
+
+    def _bounced(self, daemon: "Daemon", host: Host) -> None:
+        """Who wants to know has been told what ended undone here."""
+        for message_id, sender, stage in host.mailbox.db.execute(
+            "SELECT id, sender, stage FROM messages"
+            " WHERE bounce AND stage IN ('rejected', 'expired', 'cancelled', 'dead')"
+        ):
+            if sender in self._world.daemons and (sender, message_id) not in self._world.truth.bounced:
+                raise Violation(f"{sender} was never told that {message_id} is {stage} at {daemon.name}")
 
     def _both_ends(self, truth: SessionTruth) -> None:
         ends = {}
@@ -370,8 +413,9 @@ class Checks:
         for name, session in ends.items():
             self._world.truth.stages[f"end: {session.cause.value if session.cause else 'open'}"] += 1
             end = truth.ends[name]
-            if session.cause is Cause.FINISHED and not truth.is_disturbed:
-                peer = truth.ends[truth.other(name)]
-                texts = {seq: text for seq, said in peer.said.items() for text, _ in said}
+            if causes == {Cause.FINISHED}:
+                other = truth.other(name)
+                peer, lost = truth.ends[other], self._world.daemons[other].is_lost
+                texts = {seq: text for seq, said in peer.said.items() for text, passed in said if not lost(passed)}
                 if any(end.got.get(seq) != text for seq, text in texts.items()):
                     raise Violation(f"I4: {truth.id} finished, but {name} got {end.got} of {texts}")

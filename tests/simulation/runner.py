@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from .faults import POINTS
+from .script import Recorder
 from .truth import Violation
 from .world import World
 
@@ -29,8 +30,12 @@ class Outcome(NamedTuple):
         return f"seed {self.seed}: {self.violation or 'holds'}\n    again: {again}"
 
 
-def run_one(seed: int, steps: int, *, tells: Callable[[str], None] | None = None) -> Outcome:
+def run_one(
+    seed: int, steps: int, *, tells: Callable[[str], None] | None = None, recorder: Recorder | None = None
+) -> Outcome:
     world = World(seed, steps=steps, tells=tells)
+    if recorder is not None:
+        recorder.world = world
     violation = ""
     try:
         world.run()

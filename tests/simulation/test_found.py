@@ -12,7 +12,6 @@ from backchannel.protocol.sessionwire import Lineage, decode_frame, encode_frame
 from tests import scripts
 from tests.inside import Bench, after_a_kill, close_all
 
-
 FULL = sqlite3.OperationalError("database or disk is full")
 FULL.sqlite_errorcode = sqlite3.SQLITE_FULL
 
@@ -52,18 +51,14 @@ def test_a_frame_that_finds_the_disk_full_is_pending_no_longer_once_it_is_answer
     def failing(*_: object, **__: object) -> None:
         raise FULL
 
-    monkeypatch.setattr(*{"at the commit": (bench.mailbox, "commit"), "before": (bench.host.sessions, "carry_out")}[when],
-                        failing)  # fmt: skip
+    if when == "at the commit":
+        monkeypatch.setattr(bench.mailbox, "commit", failing)
+    else:
+        monkeypatch.setattr(bench.host.sessions, "carry_out", failing)
     peer = bench.connect()
-    syn = {
-        "to": "executor",
-        "kind": "SYN",
-        "session": f"s-{1:032x}",
-        "from_mailbox": "m1",
-        "epoch": 1,
-        "number": [1, 1],
-    }
-    assert bench.refusal(peer, "frame", **syn, **{"from": "analyst", "auth": bench.keys["analyst"]}) == "full"
+    syn = {"to": "executor", "kind": "SYN", "session": f"s-{1:032x}", "number": [1, 1]}
+    proof = {"from_mailbox": "m1", "epoch": 1, "from": "analyst", "auth": bench.keys["analyst"]}
+    assert bench.refusal(peer, "frame", **syn, **proof) == "full"
     assert peer.pending == 0
 
 
@@ -150,6 +145,6 @@ def test_who_comes_to_wait_in_a_pass_that_fails_twice_is_answered_once(
     params = {"wait": 9.0} | ({"state": "CLOSED"} if method == "sessions" else {})
     bench.receive(waiting, method, **params)
     answers = bench.host.finish(bench.now, bench.wall)
-    bench.push("m-1")
+    bench.receive(bench.connect(), "push", to="executor", id="m-1", text="hello")
     answers += bench.host.finish(bench.now + 60.0, bench.wall)
-    assert [answer.caller for answer in answers] == [waiting]
+    assert [answer.caller is waiting for answer in answers] == [True, False]

@@ -1,4 +1,4 @@
-"""Seeds that must hold: the safety phase with all its faults, then the way to rest. `__init__.py` says what is simulated.
+"""Seeds that must hold: the safety phase with all its faults, then the way to rest. `__init__.py` says how.
 
 A step of the production code costs about 150 microseconds here, so the ordinary run makes what fits into some forty
 seconds of two cores; `-m night` makes the 20,000 seeds of the evidence.
@@ -10,9 +10,12 @@ import sys
 
 import pytest
 
+from tests.scripts import play
+from tests.simulation.mutants import MUTANTS, Mutant, noticed
 from tests.simulation.runner import Outcome, Tally, run_many, run_one
+from tests.simulation.script import Recorder
 
-SEEDS = 200  # in one test: enough that every fault happens
+SEEDS = 150  # in one test: enough that every fault happens
 TESTS = 8
 STEPS = 200  # with faults; the way to rest comes on top
 NIGHT_SEEDS = 20_000
@@ -51,6 +54,29 @@ def test_a_seed_replays_bit_for_bit_in_another_process() -> None:
         command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "4711"}
     )
     assert f"trace {here.trace}" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mistake_in_the_daemon_is_noticed(mutant: Mutant) -> None:
+    assert noticed(mutant)
+
+
+def test_what_an_end_saw_can_be_played_again_alone() -> None:
+    recorder = Recorder()
+    with recorder.listening():
+        assert run_one(9, STEPS, recorder=recorder).violation == ""
+    assert recorder.world is not None
+    for session in recorder.world.truth.sessions.values():
+        for name in session.ends:
+            if name not in recorder.world.daemons:
+                continue  # the ghost saw nothing
+            host = recorder.world.daemons[name].host
+            assert host is not None
+            live = host.sessions.endpoint.find(session.id)
+            book = recorder.script(name, session.id)
+            assert play(book["scripts"][0], book["starts"]) == []
+            if live is not None and live.cause is not None:
+                assert book["scripts"][0]["steps"][-1]["state"] == f"CLOSED {live.cause.value}"
 
 
 @pytest.mark.night

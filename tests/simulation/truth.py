@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .daemon import Daemon
+    from .daemon import Daemon, Link
+    from .world import World
 
 USER = "@user"
 FORBIDDEN = {  # codes with which nothing of ours may ever be refused
@@ -65,6 +66,8 @@ class SessionTruth:
             params.get(key) for key in ("max_messages", "max_bytes", "deadline", "accept_timeout", "idle_timeout")
         )
         self.ends = {opener: End(), acceptor: End()}
+        self.asked_at = 0.0
+        self.opened_at: float | None = None  # when that was answered
         self.is_narrowed = False  # accepted with limits that the opener did not set
         self.is_disturbed = False  # one of the ends lost something of its disk since it was opened
 
@@ -79,15 +82,15 @@ class Message(NamedTuple):
 
 
 class Truth:
-    def __init__(self) -> None:
+    def __init__(self, world: "World") -> None:
+        self._world = world
         self.sessions: dict[str, SessionTruth] = {}
         self.messages: dict[tuple[str, str, str], Message] = {}  # sender, target, id
         self.stored: dict[tuple[str, str, str], Stored] = {}  # target, sender, id
         self.queued: dict[tuple[str, str, str], int] = {}  # sender, target, id: pass
         self.bounced: set[tuple[str, str]] = set()  # sender, id
-        self.handed: dict[tuple[str, int, int], dict[int, str]] = defaultdict(
-            dict
-        )  # daemon, era, msg_no: delivery: take
+        # By daemon, era and msg_no: the deliveries, and to which take each went.
+        self.handed: dict[tuple[str, int, int], dict[int, str]] = defaultdict(dict)
         self.numbers: dict[tuple[str, int, str, str], int] = {}  # daemon, era, id, from: msg_no
         self.acked: dict[tuple[str, int, int], int] = {}  # daemon, era, msg_no: pass that settled it for good
         self.ack_tries: Counter[tuple[str, str]] = Counter()  # daemon, id
@@ -104,7 +107,8 @@ class Truth:
         match method:
             case "open":
                 if p["session"] not in self.sessions:
-                    self.sessions[p["session"]] = SessionTruth(p["session"], name, p["to"], p)
+                    opened = self.sessions[p["session"]] = SessionTruth(p["session"], name, p["to"], p)
+                    opened.asked_at = self._world.t
             case "accept":
                 if (end := self._end(p["session"], name)) is not None:
                     end.accepts = True
@@ -145,7 +149,7 @@ class Truth:
 
     # --- what daemons answer ------------------------------------------------------------------------------------------
 
-    def answered(self, daemon: "Daemon", method: str, p: dict[str, Any], said: dict[str, Any]) -> None:
+    def answered(self, daemon: "Daemon", link: "Link", method: str, p: dict[str, Any], said: dict[str, Any]) -> None:
         if "error" in said:
             code = said["error"]["data"]["code"]
             self.stages[f"{method} refused: {code}"] += 1
@@ -157,7 +161,12 @@ class Truth:
         match method:
             case "take":
                 for delivery in result["messages"]:
-                    self._handed(daemon, delivery, result["take_id"])
+                    self._handed(daemon, delivery, result["take_id"], link)
+            case "claim":
+                daemon.claims[p.get("session") or p["reply_to"]] = (link, daemon.passes)
+            case "open":
+                session = self.sessions[p["session"]]
+                session.opened_at = self._world.t if session.opened_at is None else session.opened_at
             case "say":
                 self._said(daemon, p, result)
             case "accept":
@@ -211,6 +220,9 @@ class Truth:
     def _note_acked(self, daemon: "Daemon", token: dict[str, Any], msg_no: int | None) -> None:
         number = msg_no or self.numbers.get((daemon.name, daemon.era, token["id"], token["from"]))
         if number is not None:
+            handed = self.handed[daemon.name, daemon.era, number]
+            if handed and token.get("delivery", max(handed)) < max(handed):
+                raise Violation(f"{daemon.name}: {token} settles what was handed out again, as {max(handed)}")
             self.acked.setdefault((daemon.name, daemon.era, number), daemon.passes)
 
     def _stored(self, daemon: "Daemon", p: dict[str, Any], result: dict[str, Any]) -> None:
@@ -227,7 +239,7 @@ class Truth:
 
     # --- what daemons hand out ----------------------------------------------------------------------------------------
 
-    def _handed(self, daemon: "Daemon", d: dict[str, Any], take_id: str) -> None:
+    def _handed(self, daemon: "Daemon", d: dict[str, Any], take_id: str, link: "Link") -> None:
         name, number, delivery = daemon.name, d["msg_no"], d["delivery"]
         about = f"{name} hands out {d['id']} ({d['kind']}, msg_no {number}, delivery {delivery}) to {take_id}"
         key = (name, daemon.era, number)
@@ -238,6 +250,10 @@ class Truth:
             raise Violation(f"{about} after delivery {max(takes)}")
         if delivery not in takes and (acked := self.acked.get(key)) is not None and not daemon.is_lost(acked):
             raise Violation(f"{about}, which was settled before")
+        for claimed in (d["session"], d["reply_to"]):
+            claimant, since = daemon.claims.get(claimed, (link, 0))
+            if delivery not in takes and claimant is not link and claimant in daemon.links and since < daemon.passes:
+                raise Violation(f"{about}, though another connection claims {claimed}")
         takes[delivery] = take_id
         self.numbers[name, daemon.era, d["id"], d["from"]] = number
         self.stages[f"handed out: {d['kind']}"] += 1

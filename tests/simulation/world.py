@@ -53,6 +53,7 @@ class World:
         self.booted_at = 0.0
         self.boots = 1
         self.wall_jump = 0.0
+        self.wall_slack = 0.0  # by how much times may be wrong because of such jumps
         self.named = 0
         self.requests = 0
         self.under_way = 0
@@ -64,11 +65,13 @@ class World:
         self._order = count()
         self.folder = Path(disk.folder())
         self.faults = Faults(self.random)
-        self.truth = Truth()
+        self.truth = Truth(self)
         self.checks = Checks(self)
         self._ghost_is_there = True
         names = NAMES[: self.random.choice((2, 2, 3))]
         self.daemons = {name: Daemon(self, name, self._config(name)) for name in names}
+        self.at_work = self.daemons[names[0]]  # whose process is running now
+        self.endpoint_at_work: object = None
         self.agents = {name: Agent(self, name) for name in names}
 
     def _config(self, name: str) -> Config:
@@ -212,6 +215,7 @@ class World:
         faults = self.faults
         if faults.strikes("wall clock jumps"):
             self.wall_jump = self.random.uniform(-50.0, 50.0)
+            self.wall_slack = 200.0
         if self._ghost_is_there and faults.strikes("agent removed"):
             self._ghost_is_there = False
             self.note("the ghost is removed")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,7 +209,7 @@ def test_the_log_shows_what_came_also_what_is_finished(world: World) -> None:
         ("@user", "stored", None),
     ]
     assert [entry["text"] for entry in history(world)] == [None] * 4
-    assert [entry["text"] for entry in history(world, "--text", "--max", "3")] == ["one", "two", "three"]
+    assert [entry["text"] for entry in history(world, "--text", "--max", "3")] == ["two", "three", "four"]
     told = world.cli("log", "--text", agent="executor").stdout
     assert "(busy)" in told
     assert "    two\n" in told
@@ -251,7 +252,7 @@ def test_the_log_has_pages_and_nobody_notices(world: World) -> None:
     analyst = world.agent("analyst")
     world.up("executor")
     analyst.send_many("executor", map(str, range(1200)))
-    assert [entry["text"] for entry in history(world, "--text", "--max", "1100")] == [str(n) for n in range(1100)]
+    assert [entry["text"] for entry in history(world, "--text", "--max", "1100")] == [str(n) for n in range(100, 1200)]
 
 
 def test_looking_needs_the_agents_own_door(shared: World) -> None:
@@ -295,3 +296,16 @@ def test_a_mistake_in_the_config_is_named_and_nothing_runs_without_it(world: Wor
         file.write("lease_s = 7\n")
     assert world.cli("up", "executor").returncode == 0
     assert left(Agent("executor")) == []
+
+
+def test_the_doctor_says_who_could_not_start_and_why(world: World) -> None:
+    world.up("executor", "writer")
+    world.stop("executor")
+    world.stop("writer")
+    Path(world.paths.state("executor", "config.toml")).write_text("durabilty = 'power'\n")
+    told = world.cli("doctor")
+    findings = {line.split()[1].rstrip(":"): line for line in told.stdout.splitlines()}
+    assert told.returncode == 1
+    assert "cannot start" in findings["executor"]
+    assert "durabilty" in findings["executor"]
+    assert findings["writer"].startswith("ok")

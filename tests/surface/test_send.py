@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -220,3 +221,49 @@ def test_a_batch_is_stored_in_order_and_tells_what_it_could_not_store(shared: Wo
     assert texts(collect(executor, 250)) == [str(number) for number in range(250)]
     with pytest.raises(LocalProtocolError):
         analyst.send_many("executor", ["a"], ttl=0)
+
+
+def test_one_key_sent_to_many_is_only_found_with_a_name(world: World) -> None:
+    world.up("analyst", "executor", "writer")
+    world.cli("send", "executor,writer", "hello", "--key", "daily", agent="analyst")
+    unclear = world.cli("cancel", "daily", agent="analyst")
+    assert (unclear.returncode, unclear.stdout) == (2, "")
+    assert "executor, writer" in unclear.stderr
+    assert world.cli("cancel", "daily", "--to", "writer", agent="analyst").stdout.startswith("cancelled  writer")
+    assert world.cli("status", "daily", "--to", "executor").stdout.startswith("stored  executor")
+
+
+def test_two_senders_with_one_key_are_told_apart_by_name(world: World) -> None:
+    world.up("analyst", "writer", "executor")
+    for sender in ("analyst", "writer"):
+        world.cli("send", "executor", f"from {sender}", "--key", "daily", agent=sender)
+    world.cli("recv", "--keep", agent="executor")
+    unclear = world.cli("ack", "daily", agent="executor")
+    assert (unclear.returncode, "--from NAME" in unclear.stderr) == (2, True)
+    assert world.cli("ack", "daily", "--from", "writer", agent="executor").stdout.startswith("acked  executor")
+    assert world.cli("reply", "daily", "yes", "--from", "analyst", agent="executor").returncode == 0
+    assert world.cli("recv", agent="analyst").stdout.endswith("yes\n")
+
+
+def test_a_daemon_that_does_not_answer_can_still_be_taken_down(world: World) -> None:
+    world.up("executor")
+    os.kill(world.pid("executor"), signal.SIGSTOP)
+    told = world.cli("down", "executor", timeout=60)
+    assert (told.returncode, "killed" in told.stdout) == (0, True), told.stderr
+
+
+def test_the_answer_to_a_process_that_is_no_agent_goes_no_further(world: World) -> None:
+    executor = world.agent("executor")
+    world.cli("send", "executor", "8080?")
+    for question in executor.receive(wait=20):
+        answer = question.reply("8080")
+        break
+    assert (answer.stage, answer.msg_no, answer.durability) == ("stored", question.msg_no, "process")
+    assert answer.wait("stored").refresh() is answer
+    with pytest.raises(LocalProtocolError, match="lies with its question"):
+        answer.wait("acked", timeout=1)
+
+
+def test_what_is_no_list_of_names_is_no_broadcast(shared: World) -> None:
+    with pytest.raises(LocalProtocolError, match="a list is wanted"):
+        shared.agent("analyst").broadcast("hello", to="executor")

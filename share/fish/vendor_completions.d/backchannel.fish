@@ -65,19 +65,25 @@ set -g __backchannel_valued \
     'ask --timeout' \
     'ask --key' \
     'reply --as' \
+    'reply --from' \
     'reply --delivery' \
     'ack --as' \
     'ack --delivery' \
+    'ack --from' \
     'reject --as' \
     'reject --delivery' \
+    'reject --from' \
     'reject --reason' \
     'reject --retry-after' \
     'release --as' \
     'release --delivery' \
+    'release --from' \
     'status --as' \
     'status --to' \
+    'status --from' \
     'cancel --as' \
     'cancel --to' \
+    'cancel --from' \
     'peek --as' \
     'peek --max' \
     'log --as' \
@@ -202,33 +208,39 @@ complete -c backchannel -n '__backchannel_at ask any' -l help -d 'Show help and 
 complete -c backchannel -n '__backchannel_at ask 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at reply any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at reply any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at reply any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at reply any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
 complete -c backchannel -n '__backchannel_at reply any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at ack any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at ack any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at ack any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at ack any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at ack any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at reject any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at reject any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at reject any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at reject any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at reject any' -l reason -x -d 'what the sender is told'
 complete -c backchannel -n '__backchannel_at reject any' -l retry-after -x -d 'of an offer: ask again in S seconds'
 complete -c backchannel -n '__backchannel_at reject any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at release any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at release any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at release any' -l delivery -x -d 'refuse if it was handed out again since (default: the current)'
+complete -c backchannel -n '__backchannel_at release any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at release any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at status any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at status any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at status any' -l to -x -a '(__backchannel_agents)' -d 'whose mailbox; without it all are asked'
+complete -c backchannel -n '__backchannel_at status any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at status any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at cancel any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at cancel any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at cancel any' -l to -x -a '(__backchannel_agents)' -d 'whose mailbox; without it all are asked'
+complete -c backchannel -n '__backchannel_at cancel any' -l from -x -a '(__backchannel_agents)' -d 'whose message, if several senders used this id'
 complete -c backchannel -n '__backchannel_at cancel any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at peek any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at peek any' -l json -d 'one JSON object a line'
-complete -c backchannel -n '__backchannel_at peek any' -l max -x -d 'at most N (default: 1000)'
+complete -c backchannel -n '__backchannel_at peek any' -l max -x -d 'at most N (default: 1000); of a log the last'
 complete -c backchannel -n '__backchannel_at peek any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at peek any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at log any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
@@ -237,7 +249,7 @@ complete -c backchannel -n '__backchannel_at log any' -l peer -x -a '(__backchan
 complete -c backchannel -n '__backchannel_at log any' -l since -x -d 'from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00'
 complete -c backchannel -n '__backchannel_at log any' -l until -x -d 'before then'
 complete -c backchannel -n '__backchannel_at log any' -l follow -d 'go on as things happen'
-complete -c backchannel -n '__backchannel_at log any' -l max -x -d 'at most N (default: 1000)'
+complete -c backchannel -n '__backchannel_at log any' -l max -x -d 'at most N (default: 1000); of a log the last'
 complete -c backchannel -n '__backchannel_at log any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at log any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at tap any' -l json -d 'one JSON object a line'

@@ -11,7 +11,7 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused
+from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..transport import start
@@ -21,6 +21,7 @@ from .common import caller_of, each, positive, receipt_line, say, seconds, sessi
 from .terminal import printable
 
 STOP_S = 5.0
+FROM = "whose message, if several senders used this id"
 
 DESCRIPTION = """Durable local messages between the agents on this machine.
 
@@ -86,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     reply_ = command("reply", reply, "Answer a message: it is done, and the text goes to its sender.", identity=True)
     reply_.add_argument("id", metavar="ID")
     reply_.add_argument("text", nargs="?", metavar="TEXT", help="or - (or nothing): standard input")
+    reply_.add_argument("--from", dest="sender", metavar="NAME", help=FROM)
     reply_.add_argument("--delivery", type=int, help="refuse if it was handed out again since (default: the current)")
     for name, function, text in (
         ("ack", settle, "Say that you have these messages."),
@@ -98,15 +100,17 @@ def build_parser() -> argparse.ArgumentParser:
         settle_.add_argument(
             "--delivery", type=int, help="refuse if it was handed out again since (default: the current)"
         )
+        settle_.add_argument("--from", dest="sender", metavar="NAME", help=FROM)
         if name == "reject":
             settle_.add_argument("--reason", required=True, help="what the sender is told")
             settle_.add_argument("--retry-after", type=seconds, metavar="S", help="of an offer: ask again in S seconds")
     status_ = command("status", status, "One message's receipt, or your daemon's own state.", identity=True)
     status_.add_argument("id", nargs="?", metavar="ID")
-    status_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
     cancel_ = command("cancel", cancel, "Take a message back while nobody has it.", identity=True)
     cancel_.add_argument("id", metavar="ID")
-    cancel_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
+    for parser_ in (status_, cancel_):
+        parser_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
+        parser_.add_argument("--from", dest="sender", metavar="NAME", help=FROM)
     peek_ = command("peek", look, "What waits for you, without taking it.", identity=True)
     peek_.set_defaults(method="peek")
     log_ = command("log", look, "What came to an agent, finished messages included.", identity=True)
@@ -116,7 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
     for parser_ in (peek_, log_):
-        parser_.add_argument("--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000)")
+        parser_.add_argument(
+            "--max", type=positive, default=1000, metavar="N", help="at most N (default: 1000); of a log the last"
+        )
         parser_.add_argument("--text", action="store_true", help="with the texts")
     tap_ = command("tap", tap, "Live traffic of agents, without taking anything.")
     tap_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: all that run)")
@@ -190,7 +196,11 @@ def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> 
     places = caller.places
     _require_registered(caller, name)
     write_private(places.state(name, "down"), "by `backchannel down`\n")
-    did = "stopped" if run(calls.stop(caller, name, STOP_S)) else "did not run"
+    try:
+        did = "stopped" if run(calls.stop(caller, name, STOP_S)) else "did not run"
+    except TimedOut:
+        run(calls.kill(caller, name, STOP_S))
+        did = "killed: it did not answer"
     return {"name": name, "online": False, "backlog": None, "did": did}
 
 
@@ -211,7 +221,7 @@ def remove(options: argparse.Namespace) -> int:
         words = done.stderr.strip().splitlines()
         reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
         if done.returncode == 3:
-            raise Refused(reason, code="waiting_mail")
+            raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")
     say({"name": name, "did": "removed"}, f"{name}  removed", options)
     return 0
@@ -235,7 +245,8 @@ def agents(options: argparse.Namespace) -> int:
 
 
 def pause(options: argparse.Namespace) -> int:
-    names = wire.Caller(None).places.registered() if options.all else options.names
+    # Who is down hands nothing out anyway; a person who stops all of them means those that might.
+    names = wire.Caller(None).everybody_else() if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
     return _for_each(names, _pause, options)
@@ -254,7 +265,7 @@ def settle(options: argparse.Namespace) -> int:
     caller.me()
 
     def act(message_id: str) -> dict[str, Any]:
-        return run(calls.settle(caller, options.method, message_id, delivery=options.delivery))
+        return run(calls.settle(caller, options.method, message_id, sender=options.sender, delivery=options.delivery))
 
     return each(options.ids, options, act, receipt_line)
 
@@ -272,7 +283,8 @@ def reject(options: argparse.Namespace) -> int:
                 f"{some_id} is a message: only an offer can be asked for again", code="usage",
                 hint="leave out --retry-after",
             )  # fmt: skip
-        return run(calls.settle(caller, "reject", some_id, delivery=options.delivery, reason=options.reason))
+        token = {"sender": options.sender, "delivery": options.delivery}
+        return run(calls.settle(caller, "reject", some_id, **token, reason=options.reason))
 
     return each(
         options.ids, options, act, lambda outcome: (session_line if "role" in outcome else receipt_line)(outcome)
@@ -290,9 +302,8 @@ def ask(options: argparse.Namespace) -> int:
 def reply(options: argparse.Namespace) -> int:
     caller = caller_of(options)
     text = send.text_from([options.id, *([options.text] if options.text is not None else [])], "reply")
-    answer = {"id": options.id, "text": text}
-    if options.delivery is not None:
-        answer["delivery"] = options.delivery
+    answer = {"id": options.id, "text": text, "delivery": options.delivery, "from": options.sender}
+    answer = {key: value for key, value in answer.items() if value is not None}
     (receipt,) = run(calls.commit(caller, {"replies": [answer]}))["sends"]
     say(receipt, receipt_line(receipt), options)
     return 0
@@ -301,9 +312,7 @@ def reply(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     caller = caller_of(options)
     if options.id:
-        return each(
-            [options.id], options, lambda message_id: run(calls.receipt(caller, message_id, options.to)), receipt_line
-        )
+        return each([options.id], options, _asking(calls.receipt, caller, options), receipt_line)
     state = run(calls.status(caller, caller.me()))
     if options.json:
         print(encode(state))
@@ -316,9 +325,11 @@ def status(options: argparse.Namespace) -> int:
 
 def cancel(options: argparse.Namespace) -> int:
     caller = caller_of(options)
-    return each(
-        [options.id], options, lambda message_id: run(calls.cancel(caller, message_id, options.to)), receipt_line
-    )
+    return each([options.id], options, _asking(calls.cancel, caller, options), receipt_line)
+
+
+def _asking(conversation: Any, caller: wire.Caller, options: argparse.Namespace) -> Any:
+    return lambda message_id: run(conversation(caller, message_id, options.to, options.sender))
 
 
 # --- looking around ---------------------------------------------------------------------------------------------------

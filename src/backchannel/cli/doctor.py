@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)
 OLD_S = 3600.0
+CHECK_S = 15.0
 RESERVE_BYTES = 16 << 20
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
@@ -128,11 +130,29 @@ def _stopped(places: Places, name: str) -> Iterator[Finding]:
         yield Finding("ok", name, "is down", f"backchannel up {name}")
         return
     try:
-        start.command(places, name)
+        command = start.command(places, name)
     except PeerAbsent as error:
         yield Finding("fail", name, error.message, f"backchannel up {name}")
+        return
+    if complaint := _complaint(command, places):
+        yield Finding("fail", name, f"its daemon does not run, and cannot start: {complaint}")
     else:
         yield Finding("ok", name, "its daemon does not run; the next push starts it")
+
+
+def _complaint(command: list[str], places: Places) -> str:
+    """Why the daemon that `command` starts would not, or ""; nothing is started."""
+    try:
+        done = subprocess.run(
+            [*command, "--dir", places.socket_dir, "--check"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CHECK_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    words = done.stderr.strip().splitlines()
+    return words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
 
 
 def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:
@@ -140,12 +160,12 @@ def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:
     try:
         state = run(calls.status(caller, name, 5.0))
     except BackchannelError as error:
-        yield Finding("fail", name, error.message, f"backchannel down {name}; backchannel up {name}")
+        yield Finding("fail", name, error.message, f"backchannel down {name} && backchannel up {name}")
         return
     answered_us = (time.perf_counter() - begun) * 1e6
     if state["version"] != __version__:
         yield Finding("warn", name, f"runs version {state['version']}", f"backchannel up {name}")
-    if state["free_bytes"] < RESERVE_BYTES:
+    if state.get("storage_low", state["free_bytes"] < RESERVE_BYTES):
         yield Finding("fail", name, f"only {state['free_bytes'] >> 20} MiB of disk are free: pushes are refused")
     oldest = state["oldest_unacked"]
     waits = f"{state['backlog']} unacked" + (f", the oldest for {ago(oldest)}" if oldest else "")

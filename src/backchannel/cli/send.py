@@ -105,7 +105,11 @@ def raise_unless_reached(receipt: "dict[str, Any]", wanted: str, timeout: float 
     """Raises `Refused` for a message that ended undone, `TimedOut` for one that is not so far yet."""
     stage = receipt["stage"]
     if stage not in ("queued", *_STAGES):
-        raise Refused(f"message {receipt['id']} to {receipt['to']} was {stage}: {receipt['reason']}", code=stage)
+        raise Refused(
+            f"message {receipt['id']} to {receipt['to']} was {stage}: {receipt['reason']}",
+            code=stage,
+            hint="nothing more comes of it",
+        )
     if not calls.has_reached(stage, wanted):
         raise TimedOut(
             f"message {receipt['id']} to {receipt['to']} is {stage}, not {wanted}, after {timeout or 0:g} s",

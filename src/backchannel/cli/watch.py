@@ -29,6 +29,7 @@ def show_messages(caller: wire.Caller, options: argparse.Namespace) -> int:
     since = run(calls.control(caller, name, "tap"))["last"] if is_followed else None
     if options.method == "log":
         fields |= {"peer": options.peer, "since": _time(options.since), "until": _time(options.until)}
+        after = _before_the_last(caller, name, options.max, fields | {"text": False})
     while left > 0:
         page = run(calls.control(caller, name, options.method, after=after, max=min(PAGE, left), **fields))["messages"]
         for entry in page:
@@ -41,6 +42,18 @@ def show_messages(caller: wire.Caller, options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return _show_events(caller, [name], options, None, since, options.peer)
     return 0
+
+
+def _before_the_last(caller: wire.Caller, name: str, count: int, fields: dict[str, Any]) -> int:
+    """The msg_no behind which the last `count` messages of the history begin."""
+    first = 0
+    while count > 0:
+        page = run(calls.control(caller, name, "log", before=first, max=min(PAGE, count), **fields))["messages"]
+        if not page:
+            break
+        first = page[0]["message"]["msg_no"]
+        count -= len(page)
+    return max(0, first - 1)
 
 
 def show_traffic(caller: wire.Caller, options: argparse.Namespace) -> int:

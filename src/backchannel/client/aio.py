@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from ..errors import BackchannelError
+from ..errors import BackchannelError, LocalProtocolError
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
@@ -75,10 +75,12 @@ class AsyncDelivery(DeliveryRecord):
 
     async def renew(self) -> AsyncReceipt:
         """As `Delivery.renew`."""
-        return await self._agent._settle("renew", self.id, **self._token())  # type: ignore[no-any-return]
+        return await self._agent._settle("renew", self.id, delivery=self.delivery, sender=self.sender)  # type: ignore[no-any-return]
 
     async def _settle(self, method: str, **params: Any) -> AsyncReceipt:
-        receipt: AsyncReceipt = await self._agent._settle(method, self.id, **self._token(), **params)
+        receipt: AsyncReceipt = await self._agent._settle(
+            method, self.id, delivery=self.delivery, sender=self.sender, **params
+        )
         self.is_settled = True
         return receipt
 
@@ -139,6 +141,8 @@ class AsyncAgent:
     async def broadcast(self, text: str, to: Iterable[str] | None = None, **options: Any) -> dict[str, Any]:
         """As `Agent.broadcast`."""
         outcomes: dict[str, Any] = {}
+        if isinstance(to, str):
+            raise LocalProtocolError(f"{to!r} is one name, and a list is wanted", code="bad_params", hint=f"[{to!r}]")
         for name in self._caller.everybody_else() if to is None else to:
             try:
                 outcomes[name] = await self.send(name, text, **options)
@@ -177,13 +181,13 @@ class AsyncAgent:
         answer = await run(calls.commit(self._caller, commit.lists, timeout))
         return [AsyncReceipt(self, raw) for raw in commit.receipts(answer)]
 
-    async def status(self, message_id: str, to: str | None = None) -> AsyncReceipt:
+    async def status(self, message_id: str, to: str | None = None, sender: str | None = None) -> AsyncReceipt:
         """As `Agent.status`."""
-        return AsyncReceipt(self, await run(calls.receipt(self._caller, message_id, to)))
+        return AsyncReceipt(self, await run(calls.receipt(self._caller, message_id, to, sender)))
 
-    async def cancel(self, message_id: str, to: str | None = None) -> AsyncReceipt:
+    async def cancel(self, message_id: str, to: str | None = None, sender: str | None = None) -> AsyncReceipt:
         """As `Agent.cancel`."""
-        return AsyncReceipt(self, await run(calls.cancel(self._caller, message_id, to)))
+        return AsyncReceipt(self, await run(calls.cancel(self._caller, message_id, to, sender)))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -220,17 +224,19 @@ class AsyncAgent:
             await self._release(taken, unseen)
             stream.finish()
 
-    async def ack(self, message_id: str, delivery: int | None = None) -> AsyncReceipt:
+    async def ack(self, message_id: str, delivery: int | None = None, sender: str | None = None) -> AsyncReceipt:
         """As `Agent.ack`."""
-        return await self._settle("ack", message_id, delivery=delivery)
+        return await self._settle("ack", message_id, delivery=delivery, sender=sender)
 
-    async def reject(self, message_id: str, reason: str, delivery: int | None = None) -> AsyncReceipt:
+    async def reject(
+        self, message_id: str, reason: str, delivery: int | None = None, sender: str | None = None
+    ) -> AsyncReceipt:
         """As `Agent.reject`."""
-        return await self._settle("reject", message_id, reason=reason, delivery=delivery)
+        return await self._settle("reject", message_id, reason=reason, delivery=delivery, sender=sender)
 
-    async def release(self, message_id: str, delivery: int | None = None) -> AsyncReceipt:
+    async def release(self, message_id: str, delivery: int | None = None, sender: str | None = None) -> AsyncReceipt:
         """As `Agent.release`."""
-        return await self._settle("release", message_id, delivery=delivery)
+        return await self._settle("release", message_id, delivery=delivery, sender=sender)
 
     async def _settle(self, method: str, message_id: str, **params: Any) -> AsyncReceipt:
         return AsyncReceipt(self, await run(calls.settle(self._caller, method, message_id, **params)))
@@ -238,7 +244,13 @@ class AsyncAgent:
     async def _release(self, taken: dict[str, list[AsyncDelivery]], unseen: list[AsyncDelivery]) -> None:
         for delivery in chain.from_iterable(unsettled(taken).values()):
             try:
-                await self._settle("release", delivery.id, **delivery._token(), unseen=delivery in unseen or None)
+                await self._settle(
+                    "release",
+                    delivery.id,
+                    delivery=delivery.delivery,
+                    sender=delivery.sender,
+                    unseen=delivery in unseen or None,
+                )
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
 

@@ -11,7 +11,7 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import BackchannelError
+from ..errors import BackchannelError, LocalProtocolError
 from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
@@ -87,10 +87,10 @@ class Delivery(DeliveryRecord):
 
     def renew(self) -> Receipt:
         """A detached lease begins anew. (What `receive` yields is held, and needs none.)"""
-        return self._agent._settle("renew", self.id, **self._token())  # type: ignore[no-any-return]
+        return self._agent._settle("renew", self.id, delivery=self.delivery, sender=self.sender)  # type: ignore[no-any-return]
 
     def _settle(self, method: str, **params: Any) -> Receipt:
-        receipt: Receipt = self._agent._settle(method, self.id, **self._token(), **params)
+        receipt: Receipt = self._agent._settle(method, self.id, delivery=self.delivery, sender=self.sender, **params)
         self.is_settled = True
         return receipt
 
@@ -167,6 +167,8 @@ class Agent:
         Returns a `Receipt` or the error for each name. `options` are those of `send`.
         """
         outcomes: dict[str, Any] = {}
+        if isinstance(to, str):
+            raise LocalProtocolError(f"{to!r} is one name, and a list is wanted", code="bad_params", hint=f"[{to!r}]")
         for name in self._caller.everybody_else() if to is None else to:
             try:
                 outcomes[name] = self.send(name, text, **options)
@@ -214,13 +216,13 @@ class Agent:
         commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
-    def status(self, message_id: str, to: str | None = None) -> Receipt:
-        """What is known of a message; `to` shortens the search."""
-        return Receipt(self, run(calls.receipt(self._caller, message_id, to)))
+    def status(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
+        """What is known of a message. `to` (whose mailbox) shortens the search, `sender` tells two of one id apart."""
+        return Receipt(self, run(calls.receipt(self._caller, message_id, to, sender)))
 
-    def cancel(self, message_id: str, to: str | None = None) -> Receipt:
-        """Takes a message back. Raises `Refused` (`taken`, `ended`) when it is too late."""
-        return Receipt(self, run(calls.cancel(self._caller, message_id, to)))
+    def cancel(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
+        """Takes a message back. Raises `Refused` (`taken`, `ended`; `queued`: it is not there yet)."""
+        return Receipt(self, run(calls.cancel(self._caller, message_id, to, sender)))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -264,17 +266,17 @@ class Agent:
             elif stream.sock is not None:
                 stream.sock.close()  # a fork's copy: what is leased is the parent's
 
-    def ack(self, message_id: str, delivery: int | None = None) -> Receipt:
+    def ack(self, message_id: str, delivery: int | None = None, sender: str | None = None) -> Receipt:
         """Acknowledges by id; without `delivery` the current one is meant."""
-        return self._settle("ack", message_id, delivery=delivery)
+        return self._settle("ack", message_id, delivery=delivery, sender=sender)
 
-    def reject(self, message_id: str, reason: str, delivery: int | None = None) -> Receipt:
+    def reject(self, message_id: str, reason: str, delivery: int | None = None, sender: str | None = None) -> Receipt:
         """Says no by id."""
-        return self._settle("reject", message_id, reason=reason, delivery=delivery)
+        return self._settle("reject", message_id, reason=reason, delivery=delivery, sender=sender)
 
-    def release(self, message_id: str, delivery: int | None = None) -> Receipt:
+    def release(self, message_id: str, delivery: int | None = None, sender: str | None = None) -> Receipt:
         """Gives back by id."""
-        return self._settle("release", message_id, delivery=delivery)
+        return self._settle("release", message_id, delivery=delivery, sender=sender)
 
     def _settle(self, method: str, message_id: str, **params: Any) -> Receipt:
         return Receipt(self, run(calls.settle(self._caller, method, message_id, **params)))
@@ -282,7 +284,13 @@ class Agent:
     def _release(self, taken: dict[str, list[Delivery]], unseen: list[Delivery]) -> None:
         for delivery in chain.from_iterable(unsettled(taken).values()):
             try:
-                self._settle("release", delivery.id, **delivery._token(), unseen=delivery in unseen or None)
+                self._settle(
+                    "release",
+                    delivery.id,
+                    delivery=delivery.delivery,
+                    sender=delivery.sender,
+                    unseen=delivery in unseen or None,
+                )
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
 

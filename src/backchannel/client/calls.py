@@ -11,6 +11,7 @@ from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
 from ..protocol.codes import error_for
 from ..protocol.names import USER, AgentName, check_id
+from ..transport.dial import peer_pid
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, INBOX
 from .wire import (
@@ -262,17 +263,23 @@ def push_many(
 
 
 def receipt(
-    caller: Caller, message_id: str, to: str | None = None, timeout: float = CALL_S
+    caller: Caller, message_id: str, to: str | None = None, sender: str | None = None, timeout: float = CALL_S
 ) -> "Conversation[dict[str, Any]]":
     """What is known of a message; without `to` it is looked for among the agents of this machine."""
-    return (yield from _find("receipt", caller, message_id, to, timeout))
+    return (yield from _find(caller, message_id, to, sender, timeout))
 
 
 def cancel(
-    caller: Caller, message_id: str, to: str | None = None, timeout: float = CALL_S
+    caller: Caller, message_id: str, to: str | None = None, sender: str | None = None, timeout: float = CALL_S
 ) -> "Conversation[dict[str, Any]]":
-    """Takes a message back while nobody has it. Raises `Refused` (`taken`, `ended`)."""
-    return (yield from _find("cancel", caller, message_id, to, timeout))
+    """Takes a message back while nobody has it. Raises `Refused` (`taken`, `ended`, `queued`)."""
+    if to is None:
+        found = yield from _find(caller, message_id, None, sender, timeout)
+        # What is queued is in its sender's own outbox, which says so.
+        to = found["from"] if found["stage"] == "queued" else found["to"]
+    params = {"id": message_id, "from": sender}
+    cancelled: dict[str, Any] = yield from call(caller, AgentName(to), INBOX, "cancel", params, timeout)
+    return cancelled
 
 
 def wait(
@@ -362,10 +369,16 @@ def resume(caller: Caller, stream: "Stream", timeout: float = CALL_S) -> "Conver
 
 
 def settle(
-    caller: Caller, method: str, message_id: str, timeout: float = CALL_S, **params: "Any"
+    caller: Caller,
+    method: str,
+    message_id: str,
+    timeout: float = CALL_S,
+    *,
+    sender: str | None = None,
+    **params: "Any",
 ) -> "Conversation[dict[str, Any]]":
     """`ack`, `reject`, `release` or `renew` of one delivery. Raises `Refused` (`stale`, `ended`)."""
-    params["id"] = check_id(message_id)
+    params |= {"id": check_id(message_id), "from": sender}
     result: dict[str, Any] = yield from call(caller, caller.me(), CONTROL, method, params, timeout)
     return result
 
@@ -421,6 +434,20 @@ def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bo
             raise TimedOut(f"the daemon of {name} did not end within {timeout:g} s", hint="look at its log")
         yield Sleep(0.01)
     return True
+
+
+def kill(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[None]":
+    """Ends NAME's daemon by SIGKILL, for one that does not answer; what it has committed is safe."""
+    places = caller.places
+    lock = places.state(AgentName(name), "lock")
+    deadline = time.monotonic() + timeout
+    sock, _ = yield from connect(caller, name, CONTROL, deadline, may_start=False)
+    os.kill(peer_pid(sock), 9)
+    sock.close()
+    while served_in(lock) is not None:
+        if time.monotonic() > deadline:
+            raise TimedOut(f"the daemon of {name} did not die within {timeout:g} s", hint="does its disk hang?")
+        yield Sleep(0.01)
 
 
 def control(
@@ -550,23 +577,32 @@ def _push_batch(caller: Caller, to: str, lines: list[bytes], timeout: float) -> 
 
 
 def _find(
-    method: str, caller: Caller, message_id: str, to: str | None, timeout: float
+    caller: Caller, message_id: str, to: str | None, sender: str | None, timeout: float
 ) -> "Conversation[dict[str, Any]]":
-    params: dict[str, Any] = {"id": check_id(message_id)}
+    params: dict[str, Any] = {"id": check_id(message_id), "from": sender}
     if to is not None:
-        found: dict[str, Any] = yield from call(caller, AgentName(to), INBOX, method, params, timeout)
-        return found
+        receipt_now: dict[str, Any] = yield from call(caller, AgentName(to), INBOX, "receipt", params, timeout)
+        return receipt_now
+    found: dict[str, dict[str, Any]] = {}  # by target
     unreachable = []
     for name in caller.places.registered():
         try:
-            found = yield from call(caller, name, INBOX, method, params, min(timeout, FIND_S))
+            receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
+            if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
+                found[receipt_now["to"]] = receipt_now
         except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":
                 raise
-        else:
-            return found
+    if len(found) > 1:  # one key, sent to many
+        raise LocalProtocolError(
+            f"several agents have a message {message_id} ({', '.join(sorted(found))})",
+            code="ambiguous",
+            hint="say which: --to NAME",
+        )
+    for only in found.values():
+        return only
     beyond = f" (not asked, because they are down or do not answer: {', '.join(unreachable)})" if unreachable else ""
     raise LocalProtocolError(
         f"no agent here has a message {message_id}{beyond}", code="no_such_message", hint="check the id"

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
+from ..protocol.names import USER
 from ..protocol.receipt import WAITABLE, Stage
 from . import calls, sessioncalls, wire
 
@@ -111,13 +112,28 @@ class ReceiptRecord:
         caller = self._agent._caller
         if "seq" in self.raw:  # a text of a session: its record tells
             return sessioncalls.wait_said(caller, dict(self.raw), wanted, timeout)
+        if self.to == USER:
+            return self._known(wanted)
         is_queued = self.stage is Stage.QUEUED
         return calls.wait(caller, self.to, self.id, wanted, timeout, self.raw.get("from"), queued=is_queued)
 
     def _asking(self) -> "Conversation[dict[str, Any]]":
         if self.stage is Stage.QUEUED or "seq" in self.raw:
             return self._waiting("stored", 0)
+        if self.to == USER:
+            return self._known("stored")
         return calls.receipt(self._agent._caller, self.id, self.to)
+
+    def _known(self, wanted: str) -> "Conversation[dict[str, Any]]":
+        """Of an answer to a process that is no agent: it lies with its question, and goes no further."""
+        yield from ()
+        if wanted != Stage.STORED:
+            raise LocalProtocolError(
+                f"the answer {self.id} lies with its question, where {USER} finds it: it is never {wanted}",
+                code="bad_params",
+                hint="wait for stored",
+            )
+        return dict(self.raw)
 
     def _learnt(self, raw: Mapping[str, Any]) -> None:
         """What is known now. That our own push was a repetition only its own answer said."""

@@ -352,7 +352,9 @@ class SessionBase:
 
     def _ack(self, delivery: DeliveryRecord) -> "Conversation[None]":
         if not delivery.is_settled:
-            yield from calls.settle(self._caller, "ack", delivery.id, **delivery._token())
+            yield from calls.settle(
+                self._caller, "ack", delivery.id, delivery=delivery.delivery, sender=delivery.sender
+            )
             delivery.is_settled = True
 
     def _until_over(self, timeout: float | None) -> "Conversation[None]":

@@ -283,7 +283,9 @@ class Control:
 
     def log(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params = _look(request)
-        rows = self._host.mailbox.history(params.after, params.max, params.peer, params.since, params.until)
+        rows = self._host.mailbox.history(
+            params.after, params.max, params.peer, params.since, params.until, before=params.before
+        )
         found = (
             (
                 {"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at},
@@ -293,12 +295,17 @@ class Control:
             )
             for number, stage, reason, stored_at, ended_at, delivery, *fields in rows
         )
-        return self._page(request_id, found, with_text=params.text)
+        return self._page(request_id, found, with_text=params.text, newest_first=params.before is not None)
 
     def _page(
-        self, request_id: bytes, found: Iterable[tuple[dict[str, Any], int, int, list[Any]]], *, with_text: bool
+        self,
+        request_id: bytes,
+        found: Iterable[tuple[dict[str, Any], int, int, list[Any]]],
+        *,
+        with_text: bool,
+        newest_first: bool = False,
     ) -> bytes:
-        """What was found, as (about, msg_no, delivery, envelope), until its texts fill an answer."""
+        """What was found, as (about, msg_no, delivery, envelope), until its texts fill an answer; oldest first."""
         host = self._host
         messages, size = [], 0
         for about, number, delivery, fields in found:
@@ -307,7 +314,7 @@ class Control:
             size += len(fields[TEXT_FIELD]) if with_text else 0
             if size > LOOK_BYTES_MAX:
                 break
-        return frame.answer(request_id, {"messages": messages})
+        return frame.answer(request_id, {"messages": messages[::-1] if newest_first else messages})
 
     def tap(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
         params: frame.Tap = frame.parse(frame.Tap, request)
@@ -413,8 +420,9 @@ def _look(request: frame.Request) -> frame.Look:
     params: frame.Look = frame.parse(frame.Look, request)
     if not 1 <= params.max <= LOOK_MAX:
         raise _bad(f"max {params.max} is out of range", f"use 1 to {LOOK_MAX}")
-    if not 0 <= params.after <= INTEGER_MAX:
-        raise _bad(f"after {params.after} is out of range", "use the msg_no of a message")
+    for name, number in (("after", params.after), ("before", params.before or 0)):
+        if not 0 <= number <= INTEGER_MAX:
+            raise _bad(f"{name} {number} is out of range", "use the msg_no of a message")
     return params
 
 

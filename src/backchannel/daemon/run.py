@@ -14,7 +14,7 @@ import time
 
 from .. import __version__
 from ..errors import BackchannelError
-from ..mailbox.database import MailboxUnusable
+from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
@@ -56,6 +56,8 @@ def run(argv: list[str]) -> int:
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
         places = find_places(options.dir, options.state)
+        if options.check:
+            return check(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
         return serve(places, names)
@@ -166,6 +168,22 @@ def remove(places: Places, name: AgentName, *, purge: bool) -> int:
     return 0
 
 
+def check(places: Places, name: AgentName) -> int:
+    """`--check`: whether the stopped agent's daemon could start, as far as can be seen without starting it."""
+    check_private(places.state(name))
+    lock = _lock(places, name)
+    load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+    if not os.access(places.state(name), os.W_OK):
+        raise PermissionError(f"{places.state(name)} cannot be written")
+    try:
+        _waiting(places, name)
+    except MailboxUnusable as error:
+        if error.code != OLDER:  # its start brings that up
+            raise
+    lock.close()
+    return 0
+
+
 def _waiting(places: Places, name: AgentName) -> int:
     path = places.state(name, "mailbox.db")
     if not os.path.exists(path):
@@ -216,8 +234,9 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    if options.remove and len(options.names) != 1:
-        parser.error("--remove takes one NAME")
+    for word in ("remove", "check"):
+        if getattr(options, word) and len(options.names) != 1:
+            parser.error(f"--{word} takes one NAME")
     return options
 
 
@@ -232,6 +251,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", help="where the mailboxes lie (default: BACKCHANNEL_STATE, or as documented)")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
     parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
+    parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
     parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
     return parser

@@ -151,6 +151,7 @@ class Taking:
                 "oldest_unacked": self._host.mailbox.oldest_unacked(),
                 "refused": self._host.refused,
                 "free_bytes": self._host.free_bytes(),
+                "storage_low": not self._host.has_room(0, now),
                 "counters": counts,
             },
         )

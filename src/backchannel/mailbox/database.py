@@ -20,6 +20,9 @@ VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
 
 
+OLDER = "mailbox_older"
+
+
 class MailboxUnusable(BackchannelError):
     """The file cannot be this daemon's mailbox: damaged, newer, or not a mailbox. It was not changed."""
 
@@ -126,7 +129,9 @@ def _migrate(db: sqlite3.Connection, path: str, *, allowed: bool) -> None:
     _refuse_newer(path, version)
     if version < VERSION and not allowed:
         raise MailboxUnusable(
-            f"{path} has the older schema {version}", hint="its owner's start brings it up: backchannel up NAME"
+            f"{path} has the older schema {version}",
+            code=OLDER,
+            hint="its owner's start brings it up: backchannel up NAME",
         )
     for step in range(version, VERSION):
         db.execute("BEGIN IMMEDIATE")

@@ -619,7 +619,9 @@ class Mailbox:
         if len(found) > 1:
             names = ", ".join(sorted(shown_sender(state.sender) for state in found))
             raise LocalProtocolError(
-                f"several senders used the id {message_id} ({names})", code="ambiguous", hint="name the sender too"
+                f"several senders used the id {message_id} ({names})",
+                code="ambiguous",
+                hint="say whose you mean: --from NAME",
             )
         return found[0]
 
@@ -664,9 +666,27 @@ class Mailbox:
         ).fetchall()
 
     def history(
-        self, after: int, count: int, sender: str | None, since: float | None, until: float | None
+        self,
+        after: int,
+        count: int,
+        sender: str | None,
+        since: float | None,
+        until: float | None,
+        *,
+        before: int | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope)."""
+        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope).
+
+        With `before` the last `count` of those below it (0: of all), newest first.
+        """
+        if before is not None:
+            return self.db.execute(
+                f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
+                " WHERE (?1 = 0 OR msg_no < ?1) AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
+                " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4)"
+                " ORDER BY msg_no DESC LIMIT ?5",
+                (before, sender, since, until, count),
+            ).fetchall()
         return self.db.execute(
             f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
             " WHERE msg_no > ?1 AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"

@@ -10,7 +10,6 @@ import msgspec
 
 from ..protocol.endpoint import Changes, EndpointSnapshot
 from ..protocol.session import Role, Snapshot
-from ..protocol.sessionframe import SynNumber
 from ..protocol.sessionwire import Lineage
 from ..protocol.states import Cause
 from ..protocol.synnumbers import SynNumbers
@@ -41,14 +40,14 @@ class Sessions:
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._db = mailbox.db
-        self._numbers: dict[str, SynNumbers] = {}  # as they are on disk
+        self._numbers: dict[tuple[str, int], SynNumbers] = {}  # as they are on disk
         self._versions: dict[str, int] = {}
 
     def load(self) -> tuple[EndpointSnapshot, list[Snapshot]]:
         """What the endpoint is restored from. After opening, and after a rollback."""
         found = self._db.execute("SELECT value FROM meta WHERE key = 'next_syn'").fetchone()
         self._numbers = {
-            mailbox: SynNumbers(SynNumber(epoch, number), int(seen, 16))
+            (mailbox, epoch): SynNumbers(number, int(seen, 16))
             for mailbox, epoch, number, seen in self._db.execute("SELECT mailbox, epoch, number, seen FROM syn_numbers")
         }
         # Tombstones go oldest first, so that is how they must come.
@@ -88,14 +87,14 @@ class Sessions:
         self._mailbox.begin()
         self._db.execute("REPLACE INTO meta (key, value) VALUES ('next_syn', ?)", (endpoint.next_number,))
         numbers = dict(endpoint.numbers)
-        for mailbox, seen in numbers.items():
-            if self._numbers.get(mailbox) != seen:
+        for (mailbox, epoch), seen in numbers.items():
+            if self._numbers.get((mailbox, epoch)) != seen:
                 self._db.execute(
                     "REPLACE INTO syn_numbers (mailbox, epoch, number, seen) VALUES (?, ?, ?, ?)",
-                    (mailbox, *seen.highest, f"{seen.seen:x}"),
+                    (mailbox, epoch, seen.highest, f"{seen.seen:x}"),
                 )
-        for mailbox in self._numbers.keys() - numbers.keys():
-            self._db.execute("DELETE FROM syn_numbers WHERE mailbox = ?", (mailbox,))
+        for forgotten in self._numbers.keys() - numbers.keys():
+            self._db.execute("DELETE FROM syn_numbers WHERE mailbox = ? AND epoch = ?", forgotten)
         self._numbers = numbers
 
     def begin(self, session: str, peer: str, role: Role, task: str, lineage: Lineage, wall: float) -> None:

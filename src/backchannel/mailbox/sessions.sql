@@ -51,10 +51,11 @@ CREATE INDEX unsent ON frames (session, row_no) WHERE stage = 'queued';
 
 -- Which of each peer's SYNs have come, so that no old one opens a session again (docs/protocol.md 21).
 CREATE TABLE syn_numbers (
-    mailbox  TEXT PRIMARY KEY,                 -- the peer's mailbox_id
-    epoch    INTEGER NOT NULL,
+    mailbox  TEXT    NOT NULL,                 -- the peer's mailbox_id
+    epoch    INTEGER NOT NULL,                 -- of it, in which the SYNs were numbered
     number   INTEGER NOT NULL,                 -- the highest
-    seen     TEXT    NOT NULL                  -- hex; bit i: the number `number - i` has come
+    seen     TEXT    NOT NULL,                 -- hex; bit i: the number `number - i` has come
+    PRIMARY KEY (mailbox, epoch)
 ) WITHOUT ROWID;
 
 -- The mail of one session: what of it may be handed out next, and all of it.

@@ -30,7 +30,7 @@ OFFERS = 256
 TOMBSTONES = 10_000
 """Closed sessions kept for people to look up; the oldest go first."""
 MAILBOXES = 4_096
-"""Peers' mailboxes whose SYN numbers are kept; the one longest silent goes first."""
+"""Peers' mailboxes, and epochs of them, whose SYN numbers are kept; the one longest silent goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class EndpointSnapshot:
     """What outlives the single session: our own next SYN number, and those seen of each peer's mailbox."""
 
     next_number: int = 1
-    numbers: tuple[tuple[str, SynNumbers], ...] = ()
+    numbers: tuple[tuple[tuple[str, int], SynNumbers], ...] = ()
+    """By mailbox and epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ class Endpoint:
             return None
         if frame.to_mailbox not in (None, self.local.mailbox):
             return None  # the session says so better
-        if not self._numbers.get(frame.from_mailbox, SynNumbers()).is_new(frame.number):
+        epoch, number = frame.number
+        if not self._numbers.get((frame.from_mailbox, epoch), SynNumbers()).is_new(number):
             return Outcome.CLOSED, "an old SYN", False
         of_peer = sum(1 for offering in self._offers.values() if offering == peer)
         if of_peer >= OFFERS_PER_PEER or len(self._offers) >= OFFERS:
@@ -198,8 +200,8 @@ class Endpoint:
         """A SYN was taken, or a RST that overtook it: no SYN with this number opens anything again."""
         if isinstance(frame, Syn | Rst) and frame.number is not None:
             self._unsaved = True
-            numbers = self._numbers.pop(frame.from_mailbox, SynNumbers())
-            self._numbers[frame.from_mailbox] = numbers.marked(frame.number)
+            key = (frame.from_mailbox, frame.number.epoch)
+            self._numbers[key] = self._numbers.pop(key, SynNumbers()).marked(frame.number.number)
             if len(self._numbers) > MAILBOXES:
                 del self._numbers[next(iter(self._numbers))]
 

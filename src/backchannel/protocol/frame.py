@@ -192,6 +192,7 @@ class Look(msgspec.Struct, gc=False):
     """`peek` and `log`: messages after `after` (a msg_no), oldest first, without taking them; texts only if asked."""
 
     after: int = 0
+    before: int | None = None  # `log`: the last `max` below this msg_no; 0: of all
     max: int = 100
     peer: str | None = None
     since: float | None = None  # Unix time, seconds

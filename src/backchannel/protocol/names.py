@@ -39,6 +39,8 @@ def is_name(value: str) -> bool:
 
 def check_id(value: str) -> str:
     """A message id or idempotency key: 1 to 128 printable characters. Raises `LocalProtocolError` (`bad_id`)."""
+    if not isinstance(value, str):
+        raise LocalProtocolError(f"{value!r} is not a message id", code="bad_id", hint="use a text")
     if not 0 < len(value) <= ID_CHARS_MAX or not value.isprintable():
         shown = ascii(value if len(value) < 80 else value[:77] + "...")
         raise LocalProtocolError(
