@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "writer": {"retry_s": 0.3, "attempts": 3, "at_once": 2, "texts_max": 8},
     "critic": {"accept": "model", "allow": "coder,@user"},
 }
+RESTRICTED = "platform_toolsets: {backchannel: [backchannel]}\n"
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +67,7 @@ def started(hermes: str, world: World, model: Model, root: Path) -> Iterator[dic
 
 
 def make(gateway: Gateway, model: Model, settings: dict[str, Any]) -> None:
-    gateway.make(model)
+    gateway.make(model, RESTRICTED if gateway.name == "critic" else "")
     gateway.set_up(**settings)
     gateway.start()
 

@@ -22,7 +22,7 @@ CONFIG = """\
 model: {{default: fake-model, provider: custom, base_url: "{url}", api_key: sk-fake}}
 onboarding: {{profile_build: "off"}}
 security: {{allow_lazy_installs: false}}
-agent: {{restart_drain_timeout: {drain_s}, api_max_retries: 1}}
+agent: {{restart_drain_timeout: 1, api_max_retries: 1}}
 approvals: {{mode: manual}}
 memory: {{nudge_interval: 0}}
 skills: {{creation_nudge_interval: 0}}
@@ -43,10 +43,10 @@ class Gateway:
         self._env = world.env | {"HOME": str(root), "PYTHONDONTWRITEBYTECODE": "1", "HERMES_PLUGINS_DEBUG": "0"}
         self._env.pop("HERMES_HOME", None)
 
-    def make(self, model: Model, *, drain_s: float = 1.0) -> None:
-        """A fresh profile, with a desk for the human."""
+    def make(self, model: Model, more: str = "") -> None:
+        """A fresh profile, with a desk for the human; `more` is added to its config.yaml."""
         self.home.mkdir(parents=True)
-        (self.home / "config.yaml").write_text(CONFIG.format(url=model.url(self.name), drain_s=drain_s))
+        (self.home / "config.yaml").write_text(CONFIG.format(url=model.url(self.name)) + more)
         shutil.copytree(HERE / "desk", self.home / "plugins" / "desk", ignore=shutil.ignore_patterns("__pycache__"))
 
     def set_up(self, **settings: Any) -> None:

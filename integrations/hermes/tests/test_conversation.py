@@ -121,7 +121,7 @@ def test_the_tools_list_agents_and_sessions(coder: Gateway, model: Model, chat: 
     coder.say("who is there?", chat)
     coder.wait_told("looked", chat)
     tools = [json.loads(m["content"]) for m in model.of("coder")[-1].messages if m["role"] == "tool"]
-    assert {agent["name"] for agent in tools[0]["agents"]} == {"writer", "critic"}
+    assert {agent["name"] for agent in tools[0]["agents"]} >= {"writer", "critic"}
     assert tools[1]["you"] == "coder"
 
 

@@ -59,20 +59,16 @@ def test_thanking_by_messages_ends_at_the_hops_and_both_are_told(
 
 
 def test_no_reply_sends_nothing_and_the_message_is_acked(writer: Gateway, model: Model, world: World) -> None:
+    world.up("informer")
     model.minds["writer"] = lambda seen: Say("NO_REPLY")
-    sent = json.loads(world.cli("send", "writer", "for your information", "--json", agent=boss(world)).stdout)
+    sent = json.loads(world.cli("send", "writer", "for your information", "--json", agent="informer").stdout)
     until(lambda: status(world, sent["id"])["stage"] == "acked", 20)
     assert status(world, sent["id"])["evidence"] == "turn"
-    assert world.cli("peek", agent="boss").stdout == ""
+    assert world.cli("peek", agent="informer").stdout == ""
 
 
 def is_told(name: str, seen: Seen) -> bool:
     return seen.agent == name and "session ended with agent" in seen.user
-
-
-def boss(world: World) -> str:
-    world.up("boss")
-    return "boss"
 
 
 def status(world: World, message_id: str) -> dict[str, str]:

@@ -32,6 +32,14 @@ def test_an_approval_is_refused_at_once_with_the_reason_to_the_model(
     assert "nobody can approve" in tool.last, tool.last
 
 
+def test_what_a_peer_can_have_done_may_be_restricted(critic: Gateway, model: Model, world: World) -> None:
+    model.minds["critic"] = lambda seen: Say("NO_REPLY")
+    world.cli("send", "critic", "what can you do?", "--wait", "acked", "--timeout", "30")
+    tools = model.wait_for(lambda s: s.agent == "critic").tools
+    assert "terminal" not in tools
+    assert "backchannel_close" in tools
+
+
 def test_a_clarify_prompt_is_answered_at_once_with_the_reason(writer: Gateway, model: Model, world: World) -> None:
     def asks(seen: Seen) -> Say | Call:
         if seen.role == "user":
