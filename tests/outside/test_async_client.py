@@ -45,7 +45,7 @@ async def until(condition: Callable[[], object], within: float = 10) -> None:
 
 async def texts(agent: AsyncAgent, **how: Any) -> list[str]:
     found = []
-    async with aclosing(agent.receive(**how)) as deliveries:
+    async with aclosing(agent.receive(**how)) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
             found.append(delivery.text)
             await delivery.ack()
@@ -110,7 +110,7 @@ async def test_each_settling_and_each_refusal_is_the_same_error(world: World) ->
     async with agents(world, "alice", "bob") as (alice, bob):
         await bob.send("bob", "first")
         receipt = await alice.send("bob", "no, thank you")
-        async with aclosing(bob.receive()) as deliveries:
+        async with aclosing(bob.receive()) as deliveries:  # type: ignore[type-var]
             async for delivery in deliveries:
                 await delivery.reject("busy")
         with pytest.raises(Refused) as refused:
@@ -135,7 +135,7 @@ async def test_each_settling_and_each_refusal_is_the_same_error(world: World) ->
 async def test_a_loop_that_is_left_gives_back_what_was_not_settled(world: World) -> None:
     async with agents(world, "bob") as (bob,):
         ids = [(await bob.send("bob", str(number))).id for number in range(3)]
-        async with aclosing(bob.receive(prefetch=3)) as deliveries:
+        async with aclosing(bob.receive(prefetch=3)) as deliveries:  # type: ignore[type-var]
             async for _ in deliveries:
                 break
         assert [str((await bob.status(key)).stage) for key in ids] == ["stored"] * 3
@@ -161,9 +161,9 @@ async def test_a_cancelled_task_costs_its_call_and_nothing_else(world: World) ->
 async def test_a_daemon_that_dies_under_a_busy_agent_costs_it_nothing(world: World) -> None:
     async with agents(world, "alice", "bob") as (alice, bob):
         await bob.send("bob", "a long task")
-        async with aclosing(bob.receive(wait=5)) as deliveries:
+        async with aclosing(bob.receive(wait=5)) as deliveries:  # type: ignore[type-var]
             async for delivery in deliveries:
-                (pid,) = world.processes("bob")
+                pid = world.only_process("bob")
                 os.kill(pid, signal.SIGKILL)
                 await until(lambda old=pid: world.processes("bob") not in ([], [old]))  # type: ignore[misc]
                 assert (await alice.status(delivery.id, "bob")).stage == "taken"
@@ -206,6 +206,6 @@ async def test_closing_leaves_no_descriptor_and_no_task(world: World) -> None:
         await bob.send("bob", "hello")
         deliveries = bob.receive()
         await anext(deliveries)
-        await deliveries.aclose()
+        await deliveries.aclose()  # type: ignore[attr-defined]
     assert len(os.listdir("/proc/self/fd")) == before
     assert asyncio.all_tasks() == tasks

@@ -126,6 +126,7 @@ def test_the_profile_needs_no_package_in_hermes_own_environment(
     have = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('msgspec', 'backchannel'))))"
     assert subprocess.run([python, "-P", "-c", have], check=False).returncode == 0
     run(own, hermes, tmp_path, "init", "hermes", "--profile", "coder", "--yes")
+    own.stop("coder")  # Hermes cannot run a daemon: it starts the one that `init` recorded
     use = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import backchannel.client\nfrom backchannel import Agent\n"

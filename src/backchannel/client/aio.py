@@ -1,7 +1,7 @@
 """`AsyncAgent`: the same names as `Agent`, awaited."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncIterator, Iterable
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -198,7 +198,7 @@ class AsyncAgent:
         kinds: tuple[str, ...] | None = ("message",),
         session: str | None = None,
         prefetch: int = 1,
-    ) -> AsyncGenerator[AsyncDelivery, None]:
+    ) -> AsyncIterator[AsyncDelivery]:
         """As `Agent.receive`. Leave it with `aclosing` (or to its end) so that the lease is released at once."""
         stream = _Stream(self)
         taken: dict[str, list[AsyncDelivery]] = {}  # by take, what is not settled yet
@@ -277,7 +277,7 @@ class AsyncAgent:
         opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
         return await self._hold(session_id, opening, stream)
 
-    async def requests(self, wait: float | None = None) -> AsyncGenerator[AsyncRequest, None]:
+    async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
         """As `Agent.requests`."""
         seen: set[str] = set()
         outer = handling.get()

@@ -7,8 +7,8 @@ final; `mail` says it when the turn has ended well.
 
 import asyncio
 import logging
-from collections import defaultdict
 from typing import Any
+from weakref import WeakValueDictionary
 
 from gateway.config import Platform
 from gateway.platforms.base import BasePlatformAdapter, MessageEvent, MessageType, ProcessingOutcome, SendResult
@@ -41,7 +41,7 @@ class BackchannelAdapter(BasePlatformAdapter):
         self.askers = Askers(hermes.askers_file())
         self.mail: Mail | None = None
         self._turn_log = turns
-        self._chat_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._chat_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._turns_by_chat: dict[tuple[str, str], Turn] = {}  # by (chat_id, thread_id)
         self._causes: dict[str, AsyncDelivery] = {}  # by chat key
         self._denials: set[asyncio.Task[None]] = set()
@@ -86,7 +86,7 @@ class BackchannelAdapter(BasePlatformAdapter):
 
     async def take_turn(self, chat: Chat, heading: str, text: str, delivery: AsyncDelivery) -> Outcome:
         """One turn in a chat of this gateway, when it is free. Says how it ended."""
-        async with self._chat_locks[chat.key]:
+        async with self._chat_locks.setdefault(chat.key, asyncio.Lock()):
             adapter = await self._free_adapter(chat)
             if adapter is None:
                 return Outcome("stopping")

@@ -15,6 +15,7 @@ The rules, each against something that went wrong with naive bridges:
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -37,6 +38,7 @@ TAKE_AGAIN_S = 2.0  # after the daemon could not be reached, or said "not now"
 ANSWER_CHARS_MAX = 200_000  # a line of the wire is 1 MiB, and a character up to 4 bytes
 REASON_CHARS_MAX = 900
 NOTE_CHARS_MAX = 200
+TOLD_MAX = 1000  # a notice comes within moments of the tool's error
 
 Kept = Coroutine[Any, Any, None]
 
@@ -74,7 +76,7 @@ class Mail:
         self._tasks: set[asyncio.Task[None]] = set()
         self._held = asyncio.Semaphore(MESSAGES_HELD)
         self._working: set[str] = set()  # sessions of peers in which a turn is under way
-        self.told: set[str] = set()  # messages of which a tool has said that they came to nothing
+        self.told: deque[str] = deque(maxlen=TOLD_MAX)  # messages of which a tool has said that they came to nothing
         self.awaited: dict[str, Awaited] = {}  # by the id of the question
 
     def start(self) -> None:
@@ -99,7 +101,7 @@ class Mail:
     async def _take(self, kinds: tuple[str, ...], handle: Callable[[AsyncDelivery], Awaitable[None]]) -> None:
         while True:
             try:
-                async with aclosing(self._me.receive(wait=None, kinds=kinds)) as mail:
+                async with aclosing(self._me.receive(wait=None, kinds=kinds)) as mail:  # type: ignore[type-var]
                     async for delivery in mail:
                         if kinds is MESSAGES:
                             await self._held.acquire()
@@ -203,7 +205,7 @@ class Mail:
         await self._answer_offer(session_id, answer)
 
     async def _answer_offer(self, session_id: str, answer: Callable[[AsyncRequest], Awaitable[Any]]) -> None:
-        async with aclosing(self._me.requests(wait=0)) as requests:
+        async with aclosing(self._me.requests(wait=0)) as requests:  # type: ignore[type-var]
             async for request in requests:
                 if request.id == session_id:
                     try:
@@ -259,7 +261,6 @@ class Mail:
     async def _notice(self, delivery: AsyncDelivery) -> None:
         """A daemon's word: a message of ours came to nothing, or somebody talks too much."""
         if delivery.reply_to in self.told:
-            self.told.remove(str(delivery.reply_to))
             await self._ack(delivery)
             return
         peer = delivery.headers.get("to") or delivery.sender

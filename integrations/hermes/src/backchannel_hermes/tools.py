@@ -293,7 +293,7 @@ def _send(me: Me, to: str, text: str, message_id: str) -> Receipt:
         return me.agent.send(to, text, key=message_id)
     except BackchannelError:
         if me.adapter is not None:
-            me.adapter.mail.told.add(message_id)  # the model reads it now; it needs no notice of it as well
+            me.adapter.mail.told.append(message_id)  # the model reads it now; it needs no notice of it as well
         raise
 
 
