@@ -381,6 +381,15 @@ class World:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)], check=True)
         self._mounts.append(path)
 
+    def only_process(self, name: str) -> int:
+        """The pid of NAME's daemon, once those that lost the race to start are gone."""
+
+        def alone() -> list[int]:
+            found = self.processes(name)
+            return found if len(found) == 1 else []
+
+        return eventually(alone, "one daemon alone")[0]
+
     def processes(self, *words: str) -> list[int]:
         """Pids of everything that names our state directory, daemons started on demand included."""
         found = []

@@ -324,12 +324,12 @@ def test_closing_lets_go_of_everything(world: World) -> None:
 
 def test_an_agent_starts_its_own_daemon_and_a_push_anothers(world: World) -> None:
     alice, bob = world.agent("alice"), world.agent("bob")
-    (pid,) = world.processes("bob")
+    pid = world.only_process("bob")
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: world.processes("bob") == [])
     receipt = alice.send("bob", "wake up")
     assert receipt.stage == "stored"
-    assert len(world.processes("bob")) == 1
+    assert world.only_process("bob")
     assert [acked(delivery) for delivery in bob.receive()] == ["wake up"]
 
 
@@ -338,7 +338,7 @@ def test_a_daemon_started_on_demand_inherits_nothing(world: World, monkeypatch: 
     with open("/dev/null") as null:
         os.set_inheritable(null.fileno(), True)
         world.agent("bob")
-        (pid,) = world.processes("bob")
+        pid = world.only_process("bob")
         targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -354,7 +354,7 @@ def test_a_daemon_started_on_demand_inherits_nothing(world: World, monkeypatch: 
 def test_many_who_push_to_a_stopped_agent_at_once_start_one_daemon(world: World) -> None:
     world.agent("alice")
     world.agent("bob").close()
-    (pid,) = world.processes("bob")
+    pid = world.only_process("bob")
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: world.processes("bob") == [])
     script = (
@@ -369,7 +369,7 @@ def test_many_who_push_to_a_stopped_agent_at_once_start_one_daemon(world: World)
 def test_an_agent_that_a_person_took_down_stays_down(world: World) -> None:
     alice = world.agent("alice")
     world.agent("bob")
-    (pid,) = world.processes("bob")
+    pid = world.only_process("bob")
     (world.state / "bob" / "down").touch()
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: world.processes("bob") == [])
@@ -385,7 +385,7 @@ def test_an_agent_that_a_person_took_down_stays_down(world: World) -> None:
 def test_a_daemon_that_cannot_start_says_why(world: World) -> None:
     alice = world.agent("alice")
     world.agent("bob")
-    (pid,) = world.processes("bob")
+    pid = world.only_process("bob")
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: world.processes("bob") == [])
     (world.state / "bob" / "config.toml").write_text("colour = 'green'\n")
@@ -452,7 +452,7 @@ def test_a_daemon_that_dies_under_a_busy_agent_costs_it_nothing(world: World) ->
     alice, bob = world.agent("alice"), world.agent("bob")
     receipt = alice.send("bob", "a long task")
     for delivery in bob.receive(wait=5):
-        (pid,) = world.processes("bob")
+        pid = world.only_process("bob")
         os.kill(pid, signal.SIGKILL)
         eventually(lambda old=pid: world.processes("bob") not in ([], [old]), "it is started again")  # type: ignore[misc]
         assert bob.status(delivery.id).stage == "taken"
@@ -468,7 +468,7 @@ def test_a_receiver_who_waits_survives_a_restart_of_the_daemon(world: World) -> 
     waiter = threading.Thread(target=lambda: got.extend(d.text for d in take_one(bob)))  # type: ignore[attr-defined]
     waiter.start()
     eventually(lambda: world.call("bob", "ping")["receiving"])
-    (pid,) = world.processes("bob")
+    pid = world.only_process("bob")
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: world.processes("bob") not in ([], [pid]), "the receiver starts it again")
     world.agent("alice").send("bob", "still there?")

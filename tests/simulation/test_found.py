@@ -148,3 +148,22 @@ def test_who_comes_to_wait_in_a_pass_that_fails_twice_is_answered_once(
     bench.receive(bench.connect(), "push", to="executor", id="m-1", text="hello")
     answers += bench.host.finish(bench.now + 60.0, bench.wall)
     assert [answer.caller is waiting for answer in answers] == [True, False]
+
+
+@pytest.mark.parametrize("when", ["at the commit", "before"])
+def test_an_errand_whose_answer_cannot_be_written_down_waits_for_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise FULL
+
+    bench.call(bench.control(), "commit", sends=[{"to": "analyst", "id": "m-1", "text": "hello"}])
+    (errand,) = bench.host.courier.due(bench.now)
+    with monkeypatch.context() as full:
+        full.setattr(bench.mailbox if when == "at the commit" else bench.host.outbox,
+                     "commit" if when == "at the commit" else "remove", failing)  # fmt: skip
+        bench.host.errand_answered(errand, b'{"jsonrpc":"2.0","id":1,"result":{}}', bench.now, bench.wall)
+        bench.finish()
+    assert bench.host.courier.due(bench.now) == []
+    assert bench.host.courier.deadline == bench.now + 1.0
+    assert [again.row for again in bench.host.courier.due(bench.now + 1.0)] == [errand.row]

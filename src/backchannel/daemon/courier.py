@@ -186,6 +186,11 @@ class Courier:
         lane.stalled_since = now if lane.stalled_since is None else lane.stalled_since
         lane.next_try, lane.delay = self._later(lane.delay, now)
 
+    def undone(self, errand: Errand, until: float) -> None:
+        """What was answered could not be written down: its row goes again, and not before `until`."""
+        if errand.row is not None:
+            self._lanes.setdefault((errand.target, errand.lane), _Lane()).next_try = until
+
     def failed(self, errand: Errand, now: float, why: str) -> None:
         """Nobody was there."""
         target = self._targets[errand.target]

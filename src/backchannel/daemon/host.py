@@ -79,6 +79,7 @@ class Host:
         self.watchers: list[Watcher] = []
         self._pass: list[tuple[Caller, bytes]] = []  # the requests of this pass, should it have to be done again
         self._left: list[Caller] = []  # who closed in this pass
+        self._back: list[Errand] = []  # whose answers are written down in this pass
         self.staged: list[Answer] = []
         self._failure: Exception | None = None
         self._own_retry: float | None = None
@@ -165,6 +166,7 @@ class Host:
         self.staged = []
         self._pass.clear()
         self._left.clear()
+        self._back.clear()
         self._answer_takers(answers, now)
         if self.watchers:
             self._answer_watchers(answers, now)
@@ -185,12 +187,14 @@ class Host:
     def errand_answered(self, errand: Errand, line: bytes, now: float, wall: float) -> None:
         """The courier came back: what was receipted leaves the outbox, what was refused for good bounces."""
         reply = self.courier.answered(errand, line, now)
+        self._back.append(errand)
         self._own(lambda: self._settle_errand(errand, reply, now, wall))
 
     def errand_failed(self, errand: Errand, why: str, now: float, wall: float, *, is_final: bool = False) -> None:
         """Nobody was there. `is_final`: nobody ever will be, the name is gone."""
         if is_final:
             self.courier.gone(errand)
+            self._back.append(errand)
             reply = Reply(code="unknown_agent", message=why)
             self._own(lambda: self._settle_errand(errand, reply, now, wall))
         else:
@@ -431,6 +435,8 @@ class Host:
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
         self._own_retry = now + STORAGE_RETRY_S
+        for errand in self._back:  # or they would go round for as long as the disk is full
+            self.courier.undone(errand, self._own_retry)
         self.inbox_calls.unchecked_bytes = RESERVE_CHECK_BYTES
         for caller, line in requests:
             self._do_alone(caller, line, now, wall)

@@ -275,9 +275,9 @@ class Session:
 
     def receive(self, frame: SessionFrame, now: float) -> list[Effect]:
         """Take one frame. Its receipt comes from `committed`."""
-        self._heard(now)
         if objection := self._objection(frame, now):
             return self.answer(frame, *objection)
+        self._heard(now)
         if isinstance(frame, Probe):
             return self._receive_probe(frame, now)
         step = TABLE.get((self.state, self._classify(frame)))
@@ -453,6 +453,9 @@ class Session:
         if self._has_lost(peer):
             return self._end(Input.LOST, "power_loss", now)
         assert self.trust is not None
+        if self.mailbox is None:  # it has our SYN, whatever became of the receipt: an epoch is one of its mailbox
+            self.mailbox = peer.from_mailbox
+            self._changed()
         # Only the answer to our own PROBE proves us: from then on the peer knows our epoch, and takes nothing older.
         trust = Trust(self.local.epoch if asked else self.trust.mine, peer.epoch)
         if asked:
