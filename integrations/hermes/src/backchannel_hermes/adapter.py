@@ -143,8 +143,12 @@ class BackchannelAdapter(BasePlatformAdapter):
 
     async def _free_adapter(self, chat: Chat) -> Any:
         """The adapter of a chat, once nothing runs there; None when the gateway stops."""
+        is_missed = False
         while not hermes.is_stopping(self.gateway_runner):
             adapter = hermes.adapter_of(self.gateway_runner, chat.platform)
+            if adapter is None and not is_missed and not hermes.is_starting(self.gateway_runner):
+                log.warning("backchannel: mail for %s waits until %s is connected", chat.key, chat.platform)
+                is_missed = True
             is_ready = adapter is not None and not hermes.is_starting(self.gateway_runner)
             if is_ready and not hermes.is_busy(self.gateway_runner, adapter, chat.key):
                 return adapter

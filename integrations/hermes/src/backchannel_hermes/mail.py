@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
 
-from backchannel import BackchannelError, LocalProtocolError, OverLimit, Refused
+from backchannel import BackchannelError, LocalProtocolError, OverLimit, PeerAbsent, Refused
 from backchannel.client import AsyncAgent, AsyncDelivery, AsyncRequest, SessionRecord
 
 from . import words
@@ -58,8 +58,9 @@ class Stopping(Exception):
 
 
 class Awaited(NamedTuple):
-    """A tool that waits for an answer, in the turn of a chat."""
+    """A tool that waits for an answer of `peer`, in the turn of a chat."""
 
+    peer: str
     answer: "Future[str]"
     chat: Chat
     session_id: str  # Hermes' own, of the turn that asked
@@ -119,6 +120,7 @@ class Mail:
             log.exception("backchannel: %s %s", delivery.kind, delivery.id)
             await self._give_back(delivery)
         finally:
+            self._working.discard(delivery.session or "")
             if delivery.kind in MESSAGES:
                 self._held.release()
 
@@ -140,7 +142,8 @@ class Mail:
                 await self._to_asker(delivery, "text of agent", words.TO_ASKER)
                 await self._ack(delivery)
             case "data" if record.is_open:
-                await self._work(delivery, "agent", delivery.text)
+                self._working.add(record.id)
+                await self._work(delivery, "text of agent", delivery.text)
             case "finished":
                 if is_ours and (delivery.text or delivery.headers.get("status") == "failed"):
                     word = "failed" if delivery.headers.get("status") == "failed" else "result"
@@ -158,8 +161,8 @@ class Mail:
         asked = delivery.reply_to
         if delivery.kind == "message" and not self._settings.may_write(delivery.sender):
             await delivery.reject(f"{self._me.name} takes no messages from {delivery.sender}")
-        elif asked in self.awaited:
-            await self._to_waiting_tool(delivery, self.awaited.pop(asked))
+        elif self._is_awaited(delivery):
+            await self._to_waiting_tool(delivery, self.awaited.pop(str(asked)))
         elif delivery.kind != "message":
             await self._notice(delivery)
         elif asked is not None:
@@ -174,18 +177,17 @@ class Mail:
         if not record.is_open:
             await self._ack(offer)
             return
-        note = ""
-        if record.state == "SYN-RECEIVED":
-            refusal = self._refusal(offer.sender)
-            if refusal is not None:
-                await self._answer_offer(record.id, lambda request: request.reject(*refusal))
-                await self._ack(offer)
-                return
-            if self._settings.accept == "all":
-                await self.accept(record.id)
-            else:
-                note = words.OFFER
-        await self._work(offer, "task of agent", record.task, note)
+        is_offered = record.state == "SYN-RECEIVED"
+        refusal = self._refusal(offer.sender) if is_offered else None
+        if refusal is not None:
+            await self._answer_offer(record.id, lambda request: request.reject(*refusal))
+            await self._ack(offer)
+            return
+        self._working.add(record.id)  # at once: the next offer is judged while we wait
+        if is_offered and self._settings.accept == "all":
+            await self.accept(record.id)
+            is_offered = False
+        await self._work(offer, "task of agent", record.task, words.OFFER if is_offered else "")
 
     def _refusal(self, peer: str) -> tuple[str, float | None] | None:
         """Why not, and when again; None: welcome."""
@@ -217,12 +219,8 @@ class Mail:
     async def _work(self, delivery: AsyncDelivery, kind: str, text: str, note: str = "") -> None:
         """A turn for a peer's text in a session it opened, and the answer."""
         session_id = str(delivery.session)
-        self._working.add(session_id)
-        try:
-            chat = self._gateway.own_chat(delivery.sender, session_id)
-            outcome = await self._turn(chat, delivery, kind, text, note, self._settings.attempts)
-        finally:
-            self._working.discard(session_id)
+        chat = self._gateway.own_chat(delivery.sender, session_id)
+        outcome = await self._turn(chat, delivery, kind, text, note, self._settings.attempts)
         if note and outcome.kind in ("answered", "silent"):
             await self.accept(session_id)  # the model did not refuse it
         if outcome.kind == "answered":
@@ -238,12 +236,21 @@ class Mail:
         """A message that is owed an answer."""
         chat = self._gateway.own_chat(delivery.sender)
         outcome = await self._turn(chat, delivery, "message of", delivery.text, "", self._settings.attempts)
-        if outcome.kind == "answered":
-            await self._patiently(lambda: delivery.reply(outcome.text))
-        elif outcome.kind == "silent":
+        try:
+            if outcome.kind == "answered":
+                await self._patiently(lambda: delivery.reply(outcome.text))
+            elif outcome.kind == "silent":
+                await self._ack(delivery)
+            else:
+                await delivery.reject(_reason(outcome))
+        except PeerAbsent as error:  # who asked was removed meanwhile
+            log.info("backchannel: nobody to answer: %s", error)
             await self._ack(delivery)
-        else:
-            await delivery.reject(_reason(outcome))
+
+    def _is_awaited(self, delivery: AsyncDelivery) -> bool:
+        """Whether it is the answer, or the notice that none will come; not somebody else's who calls it so."""
+        awaited = self.awaited.get(delivery.reply_to or "")
+        return awaited is not None and (delivery.kind != "message" or delivery.sender == awaited.peer)
 
     async def _to_waiting_tool(self, delivery: AsyncDelivery, waiting: Awaited) -> None:
         """The answer is part of a turn under way; if that does not end well, the chat is woken with it."""

@@ -90,7 +90,7 @@ def ask(me: Me, to: str, question: str, timeout_s: float = 60.0) -> dict[str, An
     me.remember(message_id)
     answer: Future[str] = Future()
     awaited = me.adapter.mail.awaited
-    awaited[message_id] = Awaited(answer, me.chat, hermes.current_session_id())
+    awaited[message_id] = Awaited(to, answer, me.chat, hermes.current_session_id())
     try:
         _send(me, to, question, message_id)
         _wait(answer, timeout)
