@@ -100,6 +100,9 @@ def test_a_session_has_a_history_of_its_own_and_goes_on(
     assert session is not None
     for agent in ("writer", "coder"):
         until(partial(is_finished, world, agent, session[1]), 10)
+    for mail in ("offer", "1"):  # acknowledged because their turns had ended, with what those said
+        receipt = json.loads(world.cli("status", f"{session[1]}/{mail}", "--to", "writer", "--json").stdout)
+        assert (receipt["stage"], receipt["evidence"]) == ("acked", "turn")
 
 
 def test_a_person_asks_an_agent_from_the_shell(writer: Gateway, model: Model, world: World) -> None:

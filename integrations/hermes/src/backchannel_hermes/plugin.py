@@ -1,11 +1,14 @@
 """What the plugin registers with Hermes: the platform, the tools, the hooks that tell how a turn ended."""
 
+import logging
 import socket
 from typing import Any
 
 from . import tools, words
 from .settings import read_settings
 from .turns import TurnLog
+
+log = logging.getLogger(__name__)
 
 
 def register_all(ctx: Any) -> None:
@@ -41,6 +44,7 @@ def register_all(ctx: Any) -> None:
 def _is_valid(config: Any) -> bool:
     try:
         read_settings(getattr(config, "extra", None) or {}, "any")
-    except ValueError:
+    except ValueError as wrong:
+        log.error("backchannel: %s", wrong)  # Hermes says only that something is wrong
         return False
     return True
