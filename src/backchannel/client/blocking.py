@@ -16,7 +16,7 @@ from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
-from .commit import Commit
+from .commit import Close, Commit, Send
 from .drive import run
 from .records import (
     AgentInfo,
@@ -201,17 +201,19 @@ class Agent:
         *,
         acks: Iterable[Delivery] = (),
         replies: Iterable[tuple[Delivery, str]] = (),
-        sends: Iterable[tuple[str | Session, str]] = (),
-        closes: Iterable[Session | tuple[Session, str] | tuple[Session, str, str]] = (),
+        sends: Iterable[Send] = (),
+        closes: Iterable[Close] = (),
+        evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[Receipt]:
         """One transaction in your daemon: all of it happens, or nothing; its outbox then pushes what was sent.
 
-        A text may go to a name or into a session. `closes` are sessions, or tuples of a session, its result and its
-        status. Returns a receipt (`queued`) for each reply, then for each send. Raises what stood in the way of any of
-        it; a session's full window is not waited for.
+        A text may go to a name or into a session (held, or looked at). `closes` are sessions, or tuples of a session,
+        its result and its status; `evidence` (ack, flush, turn) is that of the acks. Returns a receipt (`queued`) for
+        each reply, then for each send. Raises what stood in the way of any of it; a session's full window is not
+        waited for.
         """
-        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
     def status(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
@@ -343,6 +345,13 @@ class Agent:
         Raises `LocalProtocolError` (`no_such_session`), and `Refused` (`taken`) while another process holds it.
         """
         return self._hold(session_id, sessioncalls.look(self._caller, session_id))
+
+    def look(self, session_id: str) -> SessionRecord:
+        """How a session of this agent stands, without taking hold of its mail; `commit` can say something in it.
+
+        Raises `LocalProtocolError` (`no_such_session`).
+        """
+        return SessionRecord(run(sessioncalls.look(self._caller, session_id)))
 
     def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
         """The sessions of this agent, newest first: those in `state`, those that are (not) CLOSED."""
