@@ -60,6 +60,20 @@ def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: B
     assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
 
 
+def test_who_waits_for_offers_costs_other_mail_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand tombstones take milliseconds to look through; a message is to be stored in a tenth of one."""
+    waiting = bench.receive(bench.control(), "sessions", state="SYN-RECEIVED", wait=60)
+    assert bench.finish() == {}
+    endpoint = bench.host.sessions.endpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "sessions", lambda: pytest.fail("looked through all sessions"))
+        bench.push("m-1")
+    header = {**HEADER, "session": S + "1", "number": [1, 1], "text": "review PR 42"}
+    bench.receive(bench.connect(), "frame", kind="SYN", **header)
+    (offer,) = bench.finish()[waiting]["result"]["sessions"]
+    assert offer["id"] == S + "1"
+
+
 def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
     """The mail would otherwise be taken for a repetition of that message, and be lost."""
     established(bench)
