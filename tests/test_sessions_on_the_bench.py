@@ -74,6 +74,12 @@ def test_who_waits_for_offers_costs_other_mail_nothing(bench: Bench, monkeypatch
     assert offer["id"] == S + "1"
 
 
+def test_nobody_opens_a_session_with_himself(bench: Bench) -> None:
+    """Its frames would come back to the end that sent them."""
+    assert bench.refusal(bench.control(), "open", to="executor", text="review PR 42") == "bad_params"
+    assert bench.call(bench.control(), "sessions") == {"sessions": []}
+
+
 def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
     """The mail would otherwise be taken for a repetition of that message, and be lost."""
     established(bench)

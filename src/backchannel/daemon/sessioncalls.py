@@ -96,6 +96,8 @@ class SessionCalls:
                     hint="open one with a new id",
                 )
             return self._record(request_id, session_id, now)
+        if target == host.name:
+            raise _bad(f"{target} cannot open a session with itself", "name another agent, or send it a message")
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
         host.own_calls.require_target(target)
