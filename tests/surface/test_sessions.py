@@ -164,6 +164,19 @@ def test_an_offer_that_nobody_answers_is_withdrawn(analyst: Agent, executor: Age
     assert left(analyst, None) == []
 
 
+def test_an_offer_that_ends_before_the_openers_patience_says_why(
+    analyst: Agent, executor: Agent, shared: World
+) -> None:
+    with pytest.raises(TimedOut, match="before the deadline of the session"):
+        analyst.open("executor", "review", timeout=PATIENCE_S, deadline=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(analyst.open, "executor", "review", timeout=PATIENCE_S)
+        (record,) = until(lambda: analyst.sessions(state="SYN-SENT"), "the offer")
+        assert shared.cli("abort", record.id, "--reason", "changed my mind", agent="analyst").returncode == 0
+        with pytest.raises(LocalProtocolError, match=r"was aborted \(changed my mind\)"):
+            waiting.result(PATIENCE_S)
+
+
 def test_a_request_that_was_given_up_cannot_be_accepted(analyst: Agent, executor: Agent) -> None:
     with opening(analyst, "executor", "review", timeout=0.3) as opened:
         request = offer(executor)
