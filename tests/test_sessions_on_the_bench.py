@@ -80,6 +80,19 @@ def test_nobody_opens_a_session_with_himself(bench: Bench) -> None:
     assert bench.call(bench.control(), "sessions") == {"sessions": []}
 
 
+def test_a_peer_that_is_back_and_speaks_is_knocked_at_at_once(bench: Bench) -> None:
+    """It PROBEs when it starts. What waits for it would else wait out a pause of up to 45 s."""
+    established(bench)
+    for _ in range(12):
+        bench.now = bench.host.courier.deadline or bench.now
+        (errand,) = bench.host.courier.due(bench.now)
+        bench.host.errand_failed(errand, "it is down", bench.now, bench.wall)
+    assert bench.host.courier.due(bench.now) == []
+    frame(bench, "DATA", seq=1, text="which branch?")
+    (errand,) = bench.host.courier.due(bench.now)
+    assert errand.target == "analyst"
+
+
 def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
     """The mail would otherwise be taken for a repetition of that message, and be lost."""
     established(bench)

@@ -69,6 +69,7 @@ class SessionCalls:
         sender = self._host.inbox_calls.prove(params.sender, params.auth)
         if sender is None:
             raise NotPermitted("only an agent has sessions", hint="say who you are, and show the agent's key")
+        self._host.courier.heard_from(sender)
         return sender
 
     def _admit(self, peer: str, size: int, now: float) -> None:
