@@ -329,6 +329,16 @@ def test_a_loop_ends_when_another_process_of_the_agent_aborts(analyst: Agent, ex
     assert "aborted (lunch)" in aborted.message
 
 
+def test_closing_the_agent_ends_what_its_other_threads_wait_for(analyst: Agent, shared: World) -> None:
+    closing = shared.agent("executor")
+    _, theirs = established(analyst, closing)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, theirs)
+        until(lambda: status(shared, "executor")["receiving"], "the loop to wait")
+        closing.close()
+        assert isinstance(reading.exception(PATIENCE_S), LocalProtocolError)
+
+
 def test_a_message_sent_because_of_a_sessions_text_continues_its_trace(
     analyst: Agent, executor: Agent, shared: World
 ) -> None:
