@@ -737,3 +737,29 @@ def test_a_session_lets_go_of_its_connection_when_nothing_more_can_come(analyst:
     theirs.close()
     ours.wait(20)
     assert (held(ours), held(theirs)) == (False, False)
+
+
+def test_an_agent_that_is_down_by_a_persons_wish_is_an_error_at_once(world: World) -> None:
+    world.up("executor", "analyst")
+    world.cli("down", "executor")
+    refused = world.cli("open", "executor", "review", "--wait", "20", agent="analyst")
+    assert (refused.returncode, "backchannel up executor" in refused.stderr) == (5, True)
+
+
+def test_an_agent_with_an_open_session_is_not_removed_unawares(world: World) -> None:
+    world.up("executor", "analyst")
+    opened = world.cli("open", "executor", "review", "--wait", "0", agent="analyst").stdout.split()[0]
+    until(lambda: world.cli("accept", opened, agent="executor").returncode == 0, "the offer to accept")
+    world.cli("recv", agent="executor")
+    until(lambda: "accepted" in world.cli("recv", agent="analyst").stdout, "the notice to take")
+    refused = world.cli("remove", "analyst")
+    assert (refused.returncode, "1 open sessions" in refused.stderr) == (3, True), refused.stderr
+    assert world.cli("remove", "analyst", "--purge").returncode == 0
+
+
+def test_who_is_told_that_a_budget_is_used_up_has_no_notice_of_it_too(analyst: Agent, executor: Agent) -> None:
+    ours, _ = established(analyst, executor, max_messages=1)
+    ours.send("one")
+    with pytest.raises(Refused, match="max_messages"):
+        ours.send("two")
+    assert left(analyst, None) == []

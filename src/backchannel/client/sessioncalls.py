@@ -5,9 +5,10 @@ stands at this end. A call that is repeated (its answer was lost) is answered as
 little of that, as `calls`.
 """
 
+import os
 import time
 
-from ..errors import BackchannelError, LocalProtocolError, OverLimit, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, OverLimit, PeerAbsent, Refused, TimedOut
 from ..protocol.names import AgentName, check_id
 from ..transport.paths import CONTROL
 from . import calls
@@ -88,6 +89,8 @@ def offer(
     """Offers a task, and returns the record at once: SYN-SENT."""
     params = {"session": session_id, "to": AgentName(to), "text": calls.check_text(task), **options}
     params["accept_timeout"] = accept_timeout
+    if os.path.exists(caller.places.state(params["to"], "down")):  # by a person's wish: an error, as for a message
+        raise PeerAbsent(f"{to} is down", hint=f"start it: backchannel up {to}")
     result: Record = yield from call(caller, caller.me(), CONTROL, "open", params, CALL_S)
     return result
 

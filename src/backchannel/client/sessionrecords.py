@@ -292,7 +292,8 @@ class SessionBase:
     def _learn(self, raw: Mapping[str, Any]) -> None:
         if raw["version"] >= self.record.raw["version"]:
             self.record = SessionRecord(raw)
-        if self.state in sessioncalls.OVER and not self.record.unread:
+        # What we ended ourselves is read by nobody here: what is left of it goes to whoever receives.
+        if self.state in sessioncalls.OVER and (not self.record.unread or self.record.cause == "aborted"):
             self._stream.close()
 
     # --- conversations ------------------------------------------------------------------------------------------------

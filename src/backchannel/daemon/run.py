@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 
 from .. import __version__
 from ..errors import BackchannelError
@@ -18,6 +19,7 @@ from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
+from ..mailbox.sessions import Sessions
 from ..protocol.names import AgentName
 from ..transport.listen import Inherited, listen
 from ..transport.lock import NameLock, acquire
@@ -159,6 +161,9 @@ def remove(places: Places, name: AgentName, *, purge: bool) -> int:
         if waiting:
             logger.error("%s has %d messages waiting: take them, or add --purge to lose them", name, waiting)
             return 3
+        if sessions := _open_sessions(places, name):
+            logger.error("%s has %d open sessions: close or abort them, or add --purge to leave them", name, sessions)
+            return 3
     # In one step nobody is registered under this name any more; if that is not allowed, nothing has happened.
     leaving = places.state(f".{name}.{os.getpid()}.removed")
     os.rename(places.state(name), leaving)
@@ -185,13 +190,23 @@ def check(places: Places, name: AgentName) -> int:
 
 
 def _waiting(places: Places, name: AgentName) -> int:
+    """How many messages wait, or are still to be pushed."""
+    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box)))
+
+
+def _open_sessions(places: Places, name: AgentName) -> int:
+    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values()))
+
+
+def _look(places: Places, name: AgentName, count: Callable[[Mailbox], int]) -> int:
     path = places.state(name, "mailbox.db")
     if not os.path.exists(path):
         return 0
     mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
-    waiting = mailbox.counters.unacked + len(Outbox(mailbox)) + len(Frames(mailbox))
-    mailbox.close(time.time(), clock())
-    return waiting
+    try:
+        return count(mailbox)
+    finally:
+        mailbox.close(time.time(), clock())
 
 
 def _lock(places: Places, name: AgentName) -> NameLock:

@@ -27,7 +27,7 @@ from ..protocol.effects import (
     Transmit,
 )
 from ..protocol.endpoint import Endpoint
-from ..protocol.envelope import Envelope, Peer
+from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, Peer
 from ..protocol.events import (
     DataAcknowledged,
     PeerProgressed,
@@ -55,6 +55,9 @@ from .log import logger
 
 if TYPE_CHECKING:
     from .host import Host
+
+
+NOTICES = tuple(kind for kind in SESSION_KINDS if kind not in SESSION_DATA)
 
 
 class Asked:
@@ -111,6 +114,8 @@ class Sessions:
                 case Report(event=event):
                     self._report(event, now, wall, lineage)
                 case Forget(session=session):
+                    for kind in NOTICES:  # nobody took them in a week: they would lie there for ever
+                        self.withdraw(session, kind, "the session is forgotten", wall)
                     self.store.forget(session)
                     self.frames.forget(session)
 
@@ -334,6 +339,11 @@ class Sessions:
     def withdraw_offer(self, session: str, peer: str, reason: str, wall: float) -> bool:
         """The offer is answered, or gone: its notice has become pointless. True if nobody had taken it."""
         return self._host.mailbox.withdraw(f"{session}/offer", peer, reason or "the offer was answered", wall)
+
+    def withdraw(self, session: str, kind: str, reason: str, wall: float) -> None:
+        """A notice has become pointless, unless somebody took it."""
+        if (peer := self.store.peer(session)) is not None:
+            self._host.mailbox.withdraw(f"{session}/{kind}", peer, reason, wall)
 
     def _put(
         self,

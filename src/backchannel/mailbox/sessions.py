@@ -139,6 +139,11 @@ class Sessions:
         self._db.execute("DELETE FROM sessions WHERE id = ?", (session,))
         self._versions.pop(session, None)
 
+    def peer(self, session: str) -> str | None:
+        """Whose the other end is; None if the session is not known."""
+        found = self._db.execute("SELECT peer FROM sessions WHERE id = ?", (session,)).fetchone()
+        return found[0] if found else None
+
     def has(self, session: str) -> bool:
         return self._db.execute("SELECT 1 FROM sessions WHERE id = ?", (session,)).fetchone() is not None
 
