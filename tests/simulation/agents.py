@@ -146,7 +146,6 @@ class Process:
             self.think()
 
     def _resumed(self, take_id: str, interrupted: Any, result: Result) -> None:
-        self.held = [d for d in self.held if d["take_id"] != take_id]
         self._took(take_id, result)
         if interrupted is not None:
             self.call = interrupted
@@ -218,6 +217,7 @@ class Process:
                 others[0].ask("take", partial(others[0]._took, take_id), **params)
 
     def _took(self, take_id: str, result: Result) -> None:
+        self.held = [d for d in self.held if d["take_id"] != take_id]  # a repeated take brings them again
         for d in result["messages"]:
             d["take_id"] = take_id
             self.held.append(d)
