@@ -253,7 +253,9 @@ class Process:
         elif d is not None:
             params["acks"].append(token(d))
         while self.held and self.random.random() < 0.3:
-            params["acks"].append(token(self.held.pop(0)))
+            other = self.held.pop(0)
+            if d is None or (other["id"], other["from"]) != (d["id"], d["from"]):  # of a mailbox that is lost
+                params["acks"].append(token(other))
         session = d["session"] if d is not None and d["kind"] in ("data", "finished") else None
         if session is None and agent.sessions:
             session = agent.sessions[-1] if self.random.random() < 0.5 else self.random.choice(agent.sessions)
