@@ -252,10 +252,12 @@ class Process:
             params["replies"].append(self._reply(d))
         elif d is not None:
             params["acks"].append(token(d))
+        named = {d["id"]} if d is not None else set()
         while self.held and self.random.random() < 0.3:
             other = self.held.pop(0)
-            if d is None or (other["id"], other["from"]) != (d["id"], d["from"]):  # of a mailbox that is lost
+            if other["id"] not in named:  # else the same was stored anew after a mailbox was lost
                 params["acks"].append(token(other))
+            named.add(other["id"])
         session = d["session"] if d is not None and d["kind"] in ("data", "finished") else None
         if session is None and agent.sessions:
             session = agent.sessions[-1] if self.random.random() < 0.5 else self.random.choice(agent.sessions)
