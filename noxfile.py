@@ -1,9 +1,12 @@
 """`nox` passes everything a change must pass; `nox -s night` is the long proof."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "test"]
 nox.options.default_venv_backend = "venv"
+HERMES = "hermes-agent==0.19.0"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -25,6 +28,21 @@ def lint(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     install(session, "test")
     session.run("pytest", "-n", "3", "-m", "not night", *session.posargs)
+
+
+@nox.session
+def hermes(session: nox.Session) -> None:
+    """Three real Hermes gateways talk, are killed, and talk on. Takes hermes-agent from PyPI: about 230 MB."""
+    install(session, "test")
+    session.install("./integrations/hermes")
+    # An environment of its own, as a person has it: nothing of ours is installed there.
+    environment = Path(session.create_tmp()).resolve() / HERMES
+    if not (environment / "bin" / "hermes").exists():
+        session.run("python", "-m", "venv", "--clear", str(environment))
+        session.run(str(environment / "bin" / "pip"), "install", "-q", HERMES, external=True)
+    session.env["BACKCHANNEL_TEST_HERMES"] = str(environment / "bin" / "hermes")
+    session.chdir("integrations/hermes")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session

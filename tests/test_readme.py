@@ -114,7 +114,7 @@ def test_the_readme_names_every_command(world: World) -> None:
 def test_the_readme_and_continuous_integration_run_the_same_command() -> None:
     command = BLOCKS["tests"].strip()
     script = ROOT / ".ci/run"
-    assert script.read_text().splitlines()[-1] == command
+    assert command in script.read_text().splitlines()
     assert os.access(script, os.X_OK)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from backchannel import Agent, BackchannelError, Delivery, NotPermitted, OverLimit, PeerAbsent, Refused
+from backchannel.client import acting_on
 from backchannel.testing import World
 
 from .helpers import Refusal, collect, configure, control, key, left, status, texts, until, wire
@@ -224,6 +225,22 @@ def test_a_model_cannot_forget_the_hops_and_the_trace(modelled: World, is_acked:
     modelled.cli("send", "executor", "so", agent="model")
     (got,) = collect(executor, 1)
     assert (got.hops, got.trace_id, got.path) == (4, "t1", ["model"])
+
+
+def test_an_adapter_says_what_its_model_acts_on(modelled: World) -> None:
+    model, writer, executor = modelled.agent("model"), modelled.agent("writer"), modelled.agent("executor")
+    control(modelled, "writer", "commit", sends=[{"to": "model", "text": "old", "hops": 15, "trace_id": "t1"}])
+    (old,) = collect(model, 1)
+    writer.send("model", "new")
+    collect(model, 1)
+    with acting_on(None):  # a person asked for it
+        model.send("executor", "afresh")
+    with acting_on(old):
+        model.send("executor", "still the old")
+    afresh, still = collect(executor, 2)
+    assert (afresh.hops, afresh.path) == (0, ["model"])
+    assert (still.hops, still.trace_id) == (16, "t1")
+    assert afresh.trace_id not in (None, "t1")
 
 
 def test_models_that_answer_each_other_by_command_stop_by_themselves(world: World) -> None:

@@ -117,7 +117,13 @@ set -g __backchannel_valued \
     'chat --as' \
     'chat --wait' \
     'serve --max' \
-    'serve --exec'
+    'serve --exec' \
+    'init --profile' \
+    'init --agent' \
+    'init --hermes' \
+    'uninit --profile' \
+    'uninit --agent' \
+    'uninit --hermes'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -150,6 +156,8 @@ complete -c backchannel -n '__backchannel_at "" 0' -a sessions -d 'Your sessions
 complete -c backchannel -n '__backchannel_at "" 0' -a trace -d 'Who said what when in a session; or what became of a message.'
 complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session line by line; /quit or the end of input closes it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
+complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
+complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
@@ -305,6 +313,20 @@ complete -c backchannel -n '__backchannel_at serve any' -l max -x -d 'run N at o
 complete -c backchannel -n '__backchannel_at serve any' -l exec -x -d 'the program and its arguments: the rest of the line'
 complete -c backchannel -n '__backchannel_at serve any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at serve 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at init any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
+complete -c backchannel -n '__backchannel_at init any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at init any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
+complete -c backchannel -n '__backchannel_at init any' -l dry-run -d 'only show what it would change'
+complete -c backchannel -n '__backchannel_at init any' -l yes -d 'do not ask'
+complete -c backchannel -n '__backchannel_at init any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at init 0' -a 'hermes'
+complete -c backchannel -n '__backchannel_at uninit any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
+complete -c backchannel -n '__backchannel_at uninit any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at uninit any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
+complete -c backchannel -n '__backchannel_at uninit any' -l dry-run -d 'only show what it would change'
+complete -c backchannel -n '__backchannel_at uninit any' -l yes -d 'do not ask'
+complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at uninit 0' -a 'hermes'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'

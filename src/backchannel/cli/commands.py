@@ -16,7 +16,7 @@ from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..transport import start
 from ..transport.paths import register, write_private
-from . import recv, send, session
+from . import init, recv, send, session
 from .common import caller_of, each, positive, receipt_line, say, seconds, session_line
 from .terminal import printable
 
@@ -131,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     config_ = command("config", config, "Settings in force, and where each came from.", identity=True)
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
+    init.add_commands(command)
     command("agents", agents, "The agents of this machine.")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)

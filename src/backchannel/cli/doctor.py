@@ -18,6 +18,7 @@ from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
 from .common import ago
+from .hermes import examine_profiles
 from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)
@@ -67,6 +68,8 @@ def _all() -> Iterator[Finding]:
     caller = wire.Caller(None, places)
     for name in names:
         yield from _agent(caller, name)
+    for found in examine_profiles(places):
+        yield Finding(*found)
 
 
 def _installation() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .aio import AsyncAgent, AsyncDelivery, AsyncReceipt
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
-    from .records import AgentInfo
+    from .records import AgentInfo, acting_on
     from .sessionrecords import Result, SessionRecord
     from .sessions import Request, Session
 
@@ -27,6 +27,7 @@ _HOMES = {
     "Result": "sessionrecords",
     "Session": "sessions",
     "SessionRecord": "sessionrecords",
+    "acting_on": "records",
 }
 __all__ = [
     "Agent",
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Session",
     "SessionRecord",
+    "acting_on",
 ]
 
 

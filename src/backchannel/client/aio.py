@@ -14,7 +14,7 @@ from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
 from .aiodrive import run
 from .aiosessions import AsyncRequest, AsyncSession
-from .commit import Commit
+from .commit import Close, Commit, Send
 from .records import (
     AgentInfo,
     Answer,
@@ -171,12 +171,13 @@ class AsyncAgent:
         *,
         acks: Iterable[AsyncDelivery] = (),
         replies: Iterable[tuple[AsyncDelivery, str]] = (),
-        sends: Iterable[tuple[str | AsyncSession, str]] = (),
-        closes: Iterable[AsyncSession | tuple[AsyncSession, str] | tuple[AsyncSession, str, str]] = (),
+        sends: Iterable[Send] = (),
+        closes: Iterable[Close] = (),
+        evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[AsyncReceipt]:
         """As `Agent.commit`."""
-        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         answer = await run(calls.commit(self._caller, commit.lists, timeout))
         return [AsyncReceipt(self, raw) for raw in commit.receipts(answer)]
 
@@ -292,6 +293,10 @@ class AsyncAgent:
         """As `Agent.session`."""
         return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
 
+    async def look(self, session_id: str) -> SessionRecord:
+        """As `Agent.look`."""
+        return SessionRecord(await run(sessioncalls.look(self._caller, session_id)))
+
     async def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
         """As `Agent.sessions`."""
         found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
@@ -373,9 +378,12 @@ class _Stream(wire.Stream):
             self._loop.remove_reader(self._guarded_fd)
             self._guarded_fd = -1
 
+    def close(self) -> None:
+        self.unguard()  # first: the number of a closed descriptor belongs to another connection at once
+        super().close()
+
     def finish(self) -> None:
         self.is_over = True
-        self.unguard()
         if self._task is not None:
             self._task.cancel()
         self.close()

@@ -76,6 +76,10 @@ class AsyncSession(SessionBase):
         self._learn(await run(sessioncalls.abort(self._caller, self.id, reason)))
         return self
 
+    async def detach(self) -> None:
+        """As `Session.detach`."""
+        self._stream.finish()
+
     async def refresh(self) -> Self:
         """As `Session.refresh`."""
         await run(self._look())

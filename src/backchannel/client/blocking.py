@@ -5,6 +5,7 @@ Usable from several threads (each call has a connection to itself) and after a f
 
 import os
 import select
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -16,7 +17,7 @@ from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
-from .commit import Commit
+from .commit import Close, Commit, Send
 from .drive import run
 from .records import (
     AgentInfo,
@@ -201,17 +202,19 @@ class Agent:
         *,
         acks: Iterable[Delivery] = (),
         replies: Iterable[tuple[Delivery, str]] = (),
-        sends: Iterable[tuple[str | Session, str]] = (),
-        closes: Iterable[Session | tuple[Session, str] | tuple[Session, str, str]] = (),
+        sends: Iterable[Send] = (),
+        closes: Iterable[Close] = (),
+        evidence: str = "ack",
         timeout: float = wire.CALL_S,
     ) -> list[Receipt]:
         """One transaction in your daemon: all of it happens, or nothing; its outbox then pushes what was sent.
 
-        A text may go to a name or into a session. `closes` are sessions, or tuples of a session, its result and its
-        status. Returns a receipt (`queued`) for each reply, then for each send. Raises what stood in the way of any of
-        it; a session's full window is not waited for.
+        A text may go to a name or into a session (held, or looked at). `closes` are sessions, or tuples of a session,
+        its result and its status; `evidence` (ack, flush, turn) is that of the acks. Returns a receipt (`queued`) for
+        each reply, then for each send. Raises what stood in the way of any of it; a session's full window is not
+        waited for.
         """
-        commit = Commit(self._caller.me(), acks, replies, sends, closes)
+        commit = Commit(self._caller.me(), acks, replies, sends, closes, evidence=evidence)
         return [Receipt(self, raw) for raw in commit.receipts(run(calls.commit(self._caller, commit.lists, timeout)))]
 
     def status(self, message_id: str, to: str | None = None, sender: str | None = None) -> Receipt:
@@ -344,6 +347,13 @@ class Agent:
         """
         return self._hold(session_id, sessioncalls.look(self._caller, session_id))
 
+    def look(self, session_id: str) -> SessionRecord:
+        """How a session of this agent stands, without taking hold of its mail; `commit` can say something in it.
+
+        Raises `LocalProtocolError` (`no_such_session`).
+        """
+        return SessionRecord(run(sessioncalls.look(self._caller, session_id)))
+
     def sessions(self, state: str | None = None, is_open: bool | None = None) -> list[SessionRecord]:
         """The sessions of this agent, newest first: those in `state`, those that are (not) CLOSED."""
         found = run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
@@ -446,8 +456,14 @@ class _Keeper:
             self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def close(self, stream: _Stream) -> None:
+        stream.is_over = True
+        sock = stream.sock
+        if stream.lock.locked() and sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # a thread that waits on it has the lock, and may wait for ever
+            except OSError:
+                pass  # it is gone already
         with stream.lock:
-            stream.is_over = True
             for fd, (guarded, _) in list(self._guarded.items()):
                 if guarded is stream:  # the number may belong to another stream by now
                     self._guarded.pop(fd, None)

@@ -10,11 +10,12 @@ from typing import Any
 from ..errors import LocalProtocolError
 from .records import DeliveryRecord, traced, without_none
 from .sessioncalls import as_receipt
-from .sessionrecords import SessionBase
+from .sessionrecords import SessionBase, SessionRecord
 
 Reply = tuple[DeliveryRecord, str]
-Send = tuple[str | SessionBase, str]
-Close = SessionBase | tuple[SessionBase, str] | tuple[SessionBase, str, str]
+Some = SessionBase | SessionRecord  # a session, held by this process or only looked at
+Send = tuple[str | Some, str]
+Close = Some | tuple[Some, str] | tuple[Some, str, str]
 
 
 class Commit:
@@ -28,6 +29,7 @@ class Commit:
         sends: Iterable[Send] = (),
         closes: Iterable[Close] = (),
         headers: Mapping[str, str] | None = None,
+        evidence: str = "ack",
     ) -> None:
         self._acks = list(acks)
         self._replies = list(replies)
@@ -37,7 +39,7 @@ class Commit:
         if answered and headers:
             raise LocalProtocolError("a text in a session has no headers", code="bad_params", hint="reply without them")
         self.lists: dict[str, list[dict[str, Any]]] = {
-            "acks": [{"id": d.id, **d._token()} for d in (*self._acks, *answered)],
+            "acks": [{"id": d.id, **d._token(), "evidence": evidence} for d in (*self._acks, *answered)],
             "replies": [
                 without_none({"id": d.id, **d._token(), "text": text, "headers": headers})
                 for d, text in self._replies
@@ -58,9 +60,12 @@ class Commit:
         for delivery in (*self._acks, *(d for d, _ in self._replies)):
             delivery.is_settled = True
         for close, record in zip(self._closes, answer.get("closes", ()), strict=False):
-            close[0]._learn(record)
+            if isinstance(close[0], SessionBase):
+                close[0]._learn(record)
+            else:
+                close[0].raw = record
         return [as_receipt(next(said)) if is_text else next(sent) for is_text in is_said]
 
 
-def _closing(session: SessionBase, text: str = "", status: str = "ok") -> dict[str, Any]:
+def _closing(session: Some, text: str = "", status: str = "ok") -> dict[str, Any]:
     return {"session": session.id, "text": text, "status": status}

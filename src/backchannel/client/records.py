@@ -1,13 +1,14 @@
 """What the client hands to a program: plain values, the same for both front ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
 from ..protocol.names import USER
 from ..protocol.receipt import WAITABLE, Stage
-from . import calls, sessioncalls
+from . import calls, sessioncalls, wire
 
 if TYPE_CHECKING:
     from .wire import Conversation
@@ -283,14 +284,35 @@ class Handled(Protocol):
     def path(self) -> list[str]: ...
 
 
+class Anew:
+    """In the place of what is handled: nothing that was received leads to what is sent now."""
+
+
 # What this thread or task is handling: what it sends meanwhile continues that trace.
-handling: "ContextVar[Handled | None]" = ContextVar("backchannel_handling", default=None)
+handling: "ContextVar[Handled | Anew | None]" = ContextVar("backchannel_handling", default=None)
+
+
+@contextmanager
+def acting_on(delivery: "Handled | None") -> Iterator[None]:
+    """What this thread or task sends inside continues the trace of `delivery`: for an adapter, whose model acts on it
+    in another thread.
+
+    None: it begins a trace of its own. That is for what a person asked for; the daemon of an agent that a model drives
+    would else take it for a consequence of whatever the model was handed last.
+    """
+    token = handling.set(Anew() if delivery is None else delivery)
+    try:
+        yield
+    finally:
+        handling.reset(token)
 
 
 def traced(me: str, **options: Any) -> dict[str, Any]:
     """The options of a push or a session, with the trace, path and hops of what is being handled."""
     handled = handling.get()
-    if handled is not None and handled.to == me:
+    if isinstance(handled, Anew):
+        options |= {"trace_id": wire.new_id("m"), "hops": 0, "path": [me]}
+    elif handled is not None and handled.to == me:
         options["trace_id"] = handled.trace_id or handled.id
         options["hops"] = handled.hops + 1
         options["path"] = [*handled.path, me]

@@ -106,6 +106,11 @@ class Session(SessionBase):
         self._learn(run(sessioncalls.abort(self._caller, self.id, reason)))
         return self
 
+    def detach(self) -> None:
+        """Lets go of its mail: it goes to whoever of this agent receives. The session goes on as it is."""
+        self._stream.is_over = True
+        self._stream.close()
+
     def refresh(self) -> Self:
         """Asks the daemon how it stands."""
         run(self._look())

@@ -195,8 +195,9 @@ class Control:
                 )
 
     def inherit(self, lineage: Lineage, now: float) -> Lineage:
-        """What a model sends or opens now continues, whether it says so or not. A program is believed."""
-        if self._host.config.driven_by != "model":
+        """What a model sends or opens now continues, though it says nothing. Who names a trace is believed: a program,
+        or the adapter that knows what its model acts on."""
+        if self._host.config.driven_by != "model" or lineage.trace_id is not None:
             return lineage
         hops, trace_id = max(lineage[:2], self.inheritance.of(now), key=lambda inherited: inherited[0])
         return Lineage(hops, trace_id, lineage.path or (*self.inheritance.path_of(now), self._host.name))
