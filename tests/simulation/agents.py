@@ -146,7 +146,6 @@ class Process:
             self.think()
 
     def _resumed(self, take_id: str, interrupted: Any, result: Result) -> None:
-        self.held = [d for d in self.held if d["take_id"] != take_id]
         self._took(take_id, result)
         if interrupted is not None:
             self.call = interrupted
@@ -218,6 +217,7 @@ class Process:
                 others[0].ask("take", partial(others[0]._took, take_id), **params)
 
     def _took(self, take_id: str, result: Result) -> None:
+        self.held = [d for d in self.held if d["take_id"] != take_id]  # a repeated take brings them again
         for d in result["messages"]:
             d["take_id"] = take_id
             self.held.append(d)
@@ -252,8 +252,12 @@ class Process:
             params["replies"].append(self._reply(d))
         elif d is not None:
             params["acks"].append(token(d))
+        named = {d["id"]} if d is not None else set()
         while self.held and self.random.random() < 0.3:
-            params["acks"].append(token(self.held.pop(0)))
+            other = self.held.pop(0)
+            if other["id"] not in named:  # else the same was stored anew after a mailbox was lost
+                params["acks"].append(token(other))
+            named.add(other["id"])
         session = d["session"] if d is not None and d["kind"] in ("data", "finished") else None
         if session is None and agent.sessions:
             session = agent.sessions[-1] if self.random.random() < 0.5 else self.random.choice(agent.sessions)

@@ -296,7 +296,8 @@ class Truth:
             asks = d["headers"].get("input_required") == "true"
             if peer.tried.get(d["text"]) != asks:
                 raise Violation(f"{about}: {d['text']!r} (asks: {asks}) was never said so (I2)")
-            known = [text for text, _ in peer.said.get(seq, ())]
+            is_lost = self._world.daemons[d["from"]].is_lost
+            known = [text for text, passed in peer.said.get(seq, ()) if not is_lost(passed)]
             if known and d["text"] not in known:
                 raise Violation(f"{about}: {d['text']!r}, but {known} was said under this number (I2)")
         elif (d["headers"]["status"], d["text"]) not in peer.closes:

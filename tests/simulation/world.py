@@ -36,11 +36,11 @@ WINDOW = 5  # instead of 1,000, so that it is ever full
 LEASE_S = 20.0
 STEPS = 200
 
-LIVENESS_S = KEEPALIVE + 120.0 + 3 * 1.5 * RETRY_MAX_S + LEASE_S + 2 * LOOK_S
+LIVENESS_S = OLD_COPY_S + KEEPALIVE + 120.0 + 3 * 1.5 * RETRY_MAX_S + LEASE_S + 2 * LOOK_S
 """Until all must have ended once everybody is willing. An end whose peer lost the session, and that itself has nothing
-to send, learns it from the keepalive only (600 s). Then the issue's 120 s, three full pauses of the courier one behind
-the other (of the target, of the frame under way, of the PROBE that sets the rest free), a detached lease, and twice the
-time after which an agent looks for what it has to close."""
+to send, learns it from the keepalive only (600 s), which the last old copy of what the peer said puts off. Then the
+issue's 120 s, three full pauses of the courier one behind the other (of the target, of the frame under way, of the
+PROBE that sets the rest free), a detached lease, and twice the time after which an agent looks for what to close."""
 
 
 class World:
