@@ -1,6 +1,7 @@
 """What an endpoint knows beyond its single sessions: offers, old SYNs, tombstones, and when something may be said."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report
 from backchannel.protocol.endpoint import Changes, Endpoint, EndpointSnapshot
 from backchannel.protocol.sendqueue import WINDOW
 from backchannel.protocol.session import Local, Snapshot
-from backchannel.protocol.sessionframe import Ack, Data, FrameId, Limits, Probe, Rst, Syn, SynAck, SynNumber
+from backchannel.protocol.sessionframe import Ack, Data, Fin, FrameId, Limits, Probe, Rst, Syn, SynAck, SynNumber
 from backchannel.protocol.states import Outcome, State
 from backchannel.protocol.synnumbers import SYN_WINDOW, SynNumbers
 
@@ -131,12 +132,24 @@ def test_the_window_stops_a_sender_whose_peer_processes_nothing(endpoint: Endpoi
     endpoint.send("s1", "x", 0.0)
 
 
+def test_an_error_has_the_callers_words_and_not_the_tables(endpoint: Endpoint) -> None:
+    established(endpoint)
+    header: dict[str, Any] = {"session": "s1", "from_mailbox": "P1", "to_mailbox": "L1", "epoch": 1, "to_epoch": 1}
+    endpoint.receive("peer", Fin(**header, seq=1, status="ok", result=""), 0.0)
+    endpoint.ack("s1", 1, 0.0)
+    endpoint.close("s1", 0.0)
+    endpoint.receive("peer", Ack(**header, ack=2), 0.0)
+    with pytest.raises(LocalProtocolError) as caught:
+        endpoint.close("s1", 0.0)  # in the table it is CLOSE-LAST
+    assert caught.value.message == "session s1 is CLOSED (finished): close is not possible"
+
+
 def test_an_error_names_the_session_its_state_and_the_next_step(endpoint: Endpoint) -> None:
     endpoint.receive("peer", syn("7f3a"), 0.0)
     with pytest.raises(LocalProtocolError) as caught:
         endpoint.send("7f3a", "x", 0.0)
     assert "session 7f3a is SYN-RECEIVED: send is not possible" in str(caught.value)
-    assert caught.value.hint
+    assert caught.value.hint == "wait until it is accepted"
     with pytest.raises(LocalProtocolError, match="there is no session s9 here"):
         endpoint.session("s9")
 

@@ -60,6 +60,39 @@ def test_who_waits_for_a_session_that_is_forgotten_meanwhile_is_told_so(bench: B
     assert answers[waiting]["error"]["data"]["code"] == "no_such_session"
 
 
+def test_who_waits_for_offers_costs_other_mail_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand tombstones take milliseconds to look through; a message is to be stored in a tenth of one."""
+    waiting = bench.receive(bench.control(), "sessions", state="SYN-RECEIVED", wait=60)
+    assert bench.finish() == {}
+    endpoint = bench.host.sessions.endpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "sessions", lambda: pytest.fail("looked through all sessions"))
+        bench.push("m-1")
+    header = {**HEADER, "session": S + "1", "number": [1, 1], "text": "review PR 42"}
+    bench.receive(bench.connect(), "frame", kind="SYN", **header)
+    (offer,) = bench.finish()[waiting]["result"]["sessions"]
+    assert offer["id"] == S + "1"
+
+
+def test_nobody_opens_a_session_with_himself(bench: Bench) -> None:
+    """Its frames would come back to the end that sent them."""
+    assert bench.refusal(bench.control(), "open", to="executor", text="review PR 42") == "bad_params"
+    assert bench.call(bench.control(), "sessions") == {"sessions": []}
+
+
+def test_a_peer_that_is_back_and_speaks_is_knocked_at_at_once(bench: Bench) -> None:
+    """It PROBEs when it starts. What waits for it would else wait out a pause of up to 45 s."""
+    established(bench)
+    for _ in range(12):
+        bench.now = bench.host.courier.deadline or bench.now
+        (errand,) = bench.host.courier.due(bench.now)
+        bench.host.errand_failed(errand, "it is down", bench.now, bench.wall)
+    assert bench.host.courier.due(bench.now) == []
+    frame(bench, "DATA", seq=1, text="which branch?")
+    (errand,) = bench.host.courier.due(bench.now)
+    assert errand.target == "analyst"
+
+
 def test_the_ids_of_a_sessions_mail_cannot_be_taken_by_a_message(bench: Bench) -> None:
     """The mail would otherwise be taken for a repetition of that message, and be lost."""
     established(bench)

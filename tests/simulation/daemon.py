@@ -4,6 +4,7 @@ It does with the host what `daemon/server.py` does, in the same order: inputs, t
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -59,6 +60,7 @@ class Daemon:
         self.files = disk.Files(world.folder / name)
         self.host: Host | None = None
         self.links: dict[Link, None] = {}
+        self.takes: Counter[str] = Counter()  # how often each take_id was asked for
         self.claims: dict[str, tuple[Link, int]] = {}  # by what is claimed: over which connection, since which pass
         self.started = 0  # how often; names one process
         self.passes = 0  # of all its processes
@@ -190,6 +192,8 @@ class Daemon:
         request = decode(line)
         assert link.call is None
         link.call = (request["method"], request["params"])
+        if request["method"] == "take":
+            self.takes[request["params"]["take_id"]] += 1
         self.links[link] = None
         self._in.append(("request", link, line))
         self._call()
@@ -327,6 +331,8 @@ class Daemon:
             if link not in self.links:  # it hung up; nobody reads this
                 if link.call is not None and link.call[0] == "commit":
                     self.world.checks.commit_forgotten(self, link.call[1])
+                if link.call is not None and link.call[0] == "claim":  # it took the place of an older one, and fell
+                    self.claims.pop(link.call[1].get("session") or link.call[1]["reply_to"], None)
                 continue
             if link.pending or link.call is None:
                 raise Violation(f"{self.name}: a connection with all answers out counts {link.pending} as pending")

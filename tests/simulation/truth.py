@@ -250,9 +250,10 @@ class Truth:
             raise Violation(f"{about} after delivery {max(takes)}")
         if delivery not in takes and (acked := self.acked.get(key)) is not None and not daemon.is_lost(acked):
             raise Violation(f"{about}, which was settled before")
+        is_new = delivery not in takes and daemon.takes[take_id] == 1  # else it may have been leased before the claim
         for claimed in (d["session"], d["reply_to"]):
             claimant, since = daemon.claims.get(claimed, (link, 0))
-            if delivery not in takes and claimant is not link and claimant in daemon.links and since < daemon.passes:
+            if is_new and claimant is not link and claimant in daemon.links and since < daemon.passes:
                 raise Violation(f"{about}, though another connection claims {claimed}")
         takes[delivery] = take_id
         self.numbers[name, daemon.era, d["id"], d["from"]] = number

@@ -164,6 +164,19 @@ def test_an_offer_that_nobody_answers_is_withdrawn(analyst: Agent, executor: Age
     assert left(analyst, None) == []
 
 
+def test_an_offer_that_ends_before_the_openers_patience_says_why(
+    analyst: Agent, executor: Agent, shared: World
+) -> None:
+    with pytest.raises(TimedOut, match="before the deadline of the session"):
+        analyst.open("executor", "review", timeout=PATIENCE_S, deadline=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(analyst.open, "executor", "review", timeout=PATIENCE_S)
+        (record,) = until(lambda: analyst.sessions(state="SYN-SENT"), "the offer")
+        assert shared.cli("abort", record.id, "--reason", "changed my mind", agent="analyst").returncode == 0
+        with pytest.raises(LocalProtocolError, match=r"was aborted \(changed my mind\)"):
+            waiting.result(PATIENCE_S)
+
+
 def test_a_request_that_was_given_up_cannot_be_accepted(analyst: Agent, executor: Agent) -> None:
     with opening(analyst, "executor", "review", timeout=0.3) as opened:
         request = offer(executor)
@@ -314,6 +327,16 @@ def test_a_loop_ends_when_another_process_of_the_agent_aborts(analyst: Agent, ex
         aborted = reading.exception(20)
     assert isinstance(aborted, LocalProtocolError)
     assert "aborted (lunch)" in aborted.message
+
+
+def test_closing_the_agent_ends_what_its_other_threads_wait_for(analyst: Agent, shared: World) -> None:
+    closing = shared.agent("executor")
+    _, theirs = established(analyst, closing)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, theirs)
+        until(lambda: status(shared, "executor")["receiving"], "the loop to wait")
+        closing.close()
+        assert isinstance(reading.exception(PATIENCE_S), LocalProtocolError)
 
 
 def test_a_message_sent_because_of_a_sessions_text_continues_its_trace(

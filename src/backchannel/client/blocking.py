@@ -5,6 +5,7 @@ Usable from several threads (each call has a connection to itself) and after a f
 
 import os
 import select
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -455,8 +456,14 @@ class _Keeper:
             self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def close(self, stream: _Stream) -> None:
+        stream.is_over = True
+        sock = stream.sock
+        if stream.lock.locked() and sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # a thread that waits on it has the lock, and may wait for ever
+            except OSError:
+                pass  # it is gone already
         with stream.lock:
-            stream.is_over = True
             for fd, (guarded, _) in list(self._guarded.items()):
                 if guarded is stream:  # the number may belong to another stream by now
                     self._guarded.pop(fd, None)

@@ -54,11 +54,13 @@ def open_session(
     that nobody has. Whatever it raises, the session is over: the peer is told.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
+    is_withdrawn = False
     try:
         accept_timeout = WITHOUT_END_S if timeout is None else timeout
         record = yield from offer(caller, session_id, to, task, accept_timeout, **options)
         record = yield from watch_until(caller, record, lambda now: now["state"] != "SYN-SENT", deadline)
         if record["state"] == "SYN-SENT":
+            is_withdrawn = True
             yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
             record = yield from look(caller, session_id)  # it may have been answered in that moment
         yield from _settle_notice(caller, stream, session_id)
@@ -67,9 +69,11 @@ def open_session(
     except BaseException as interruption:  # nobody waits for an answer any more
         yield from _give_up(caller, session_id, type(interruption).__name__)
         raise
-    if record["cause"] in ("aborted", "expired"):
+    if record["cause"] == "expired" or (record["cause"] == "aborted" and is_withdrawn):
+        is_patience = is_withdrawn or record["reason"] == "accept_timeout"
+        limit = f"within {timeout or 0:g} s" if is_patience else f"before the {record['reason']} of the session"
         raise TimedOut(
-            f"{to} did not accept within {timeout or 0:g} s; the offer was withdrawn",
+            f"{to} did not accept {limit}; the offer was withdrawn",
             hint="does anybody receive for it? backchannel agents",
             waited=timeout or 0.0,
         )

@@ -235,7 +235,9 @@ def stream_call(
         except OSError as error:
             stream.close()
             if stream.is_over:  # let go of in another thread
-                raise
+                raise errors.LocalProtocolError(
+                    f"the Agent {caller.me()} was closed meanwhile", hint="make a new one"
+                ) from error
             give_up_if_over(error, caller.me(), deadline, timeout)
         except errors.BackchannelError as error:
             if error.code not in ("busy", "taken"):

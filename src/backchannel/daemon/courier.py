@@ -120,6 +120,12 @@ class Courier:
         if lane is not None and lane.next_try == inf:
             lane.next_try = 0.0
 
+    def heard_from(self, target: str) -> None:
+        """Its daemon speaks to us, so it is there: what waits for it need not wait out its pause."""
+        found = self._targets.get(target)
+        if found is not None and found.failing_since is not None:
+            found.next_try = 0.0
+
     @property
     def deadline(self) -> float | None:
         """When the next errand may begin, seconds since boot."""

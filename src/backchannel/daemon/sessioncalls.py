@@ -4,6 +4,7 @@ Each call may be repeated by whoever lost the answer: it then finds done what it
 leaves everything as it was.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit, Refused
@@ -68,6 +69,7 @@ class SessionCalls:
         sender = self._host.inbox_calls.prove(params.sender, params.auth)
         if sender is None:
             raise NotPermitted("only an agent has sessions", hint="say who you are, and show the agent's key")
+        self._host.courier.heard_from(sender)
         return sender
 
     def _admit(self, peer: str, size: int, now: float) -> None:
@@ -95,6 +97,8 @@ class SessionCalls:
                     hint="open one with a new id",
                 )
             return self._record(request_id, session_id, now)
+        if target == host.name:
+            raise _bad(f"{target} cannot open a session with itself", "name another agent, or send it a message")
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
         host.own_calls.require_target(target)
@@ -310,7 +314,7 @@ class SessionCalls:
         for watcher in self.watchers:
             watcher.is_new = False
             try:
-                line = self._news(watcher, now)
+                line = self._news(watcher, now) if self._is_worth_a_look(watcher, now) else None
             except LocalProtocolError as error:  # it was forgotten meanwhile
                 line = answer_error(watcher.request_id, error)
             if line is None:
@@ -318,6 +322,15 @@ class SessionCalls:
             else:
                 answers.append(Answer(watcher.caller, line))
         self.watchers = left
+
+    def _is_worth_a_look(self, watcher: "SessionWatcher", now: float) -> bool:
+        """A list that had nothing to say can only get what changed in this pass. To look through all of it would cost
+        every commit some milliseconds where there are many tombstones: each message of an agent that awaits offers."""
+        if watcher.params.session is not None or watcher.deadline <= now:
+            return True
+        sessions = self._host.sessions
+        changed = [found for name in sessions.changed if (found := sessions.endpoint.find(name)) is not None]
+        return bool(_matching(watcher.params, changed))
 
     def _news(self, watcher: "SessionWatcher", now: float) -> bytes | None:
         """The answer, if there is something to say or the time is over."""
@@ -342,14 +355,7 @@ class SessionCalls:
         return answer(watcher.request_id, {"sessions": records})
 
     def _found(self, params: sessionwire.Sessions) -> list[Session]:
-        known = set(params.known)
-        found = [
-            session
-            for session in self._host.sessions.endpoint.sessions()
-            if params.state in (None, session.state.value)
-            and params.is_open in (None, session.state.is_open)
-            and session.id not in known
-        ]
+        found = _matching(params, self._host.sessions.endpoint.sessions())
         # Ids begin with the time. Offers are answered in the order they came, all else is looked at from its end.
         found.sort(key=lambda session: session.id, reverse=params.state != State.SYN_RECEIVED.value)
         return found[: params.max]
@@ -431,6 +437,17 @@ class Rehearsal:
             real = self._host.sessions.endpoint.session(session_id)
             self._copies[session_id] = Session(self._host.sessions.local, real.snapshot())
         return self._copies[session_id]
+
+
+def _matching(params: sessionwire.Sessions, sessions: Iterable[Session]) -> list[Session]:
+    known = set(params.known)
+    return [
+        session
+        for session in sessions
+        if params.state in (None, session.state.value)
+        and params.is_open in (None, session.state.is_open)
+        and session.id not in known
+    ]
 
 
 def _event(

@@ -147,8 +147,7 @@ class Sessions:
 
     def roll_back(self, now: float) -> None:
         """Nothing of this pass happened: back to what is on disk."""
-        self._asked.clear()
-        self.changed.clear()
+        self._asked.clear()  # `changed` stays: what a request before this one did alone is still news
         self.frames.reload()
         self.endpoint = self._restored(now)
 

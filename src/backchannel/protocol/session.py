@@ -201,7 +201,9 @@ class Session:
 
         A message beyond the session's budget is not sent; it ends the session, and both agents are told why.
         """
-        step = self._permitted(Input.SEND, "nothing more can be sent; open a new session")
+        is_offer = self.state in (State.SYN_SENT, State.SYN_RECEIVED)
+        hint = "wait until it is accepted" if is_offer else "nothing more can be sent; open a new session"
+        step = self._permitted(Input.SEND, hint)
         if self.send_queue.is_full:
             raise OverLimit(
                 f"session {self.id} has {self.send_queue.snd_nxt - self.send_queue.snd_una} messages that "
@@ -594,11 +596,12 @@ class Session:
     def _permitted(self, call: Input, hint: str) -> Step:
         step = TABLE.get((self.state, call))
         if step is None:
-            raise self._error(f"{call.value.lower()} is not possible", hint)
+            asked = call.value.lower().partition("-")[0]  # CLOSE-LAST is a close as well
+            raise self._error(f"{asked} is not possible", hint)
         return step
 
     def _error(self, problem: str, hint: str) -> LocalProtocolError:
-        why = f" ({self.cause.value}: {self.reason})" if self.cause else ""
+        why = f" ({self.cause.value}{': ' if self.reason else ''}{self.reason})" if self.cause else ""
         message = f"session {self.id} is {self.state.value}{why}: {problem}"
         return LocalProtocolError(message, code="session_state", hint=hint)
 
