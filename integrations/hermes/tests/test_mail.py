@@ -12,9 +12,9 @@ from backchannel import AsyncAgent, Refused
 from backchannel.client import AsyncDelivery
 from backchannel.testing import World
 from backchannel_hermes.chats import Askers, Chat
-from backchannel_hermes.mail import ANSWER_CHARS_MAX, Awaited, Mail
+from backchannel_hermes.mail import ANSWER_CHARS_MAX, Mail
 from backchannel_hermes.settings import Settings
-from backchannel_hermes.turns import Outcome
+from backchannel_hermes.turns import Awaited, Outcome
 
 Turn = Callable[[str], Awaitable[Outcome]]
 

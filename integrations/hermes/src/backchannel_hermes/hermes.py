@@ -1,15 +1,11 @@
 """All that we touch of Hermes beyond its documented plugin interface, in one place; tried with 0.19.0.
 
-Each function says what it needs, and does without where that is possible: a newer Hermes may have moved it.
+Each function says what it needs, and does without where that is possible: a newer Hermes may have moved it. Hermes'
+modules are imported when they are needed: the plugin is registered in every process of Hermes, and most need nothing.
 """
 
 from pathlib import Path
 from typing import Any
-
-from gateway.config import Platform
-from gateway.session import SessionSource, build_session_key
-from gateway.session_context import get_session_env
-from hermes_constants import get_hermes_home
 
 from .chats import Chat
 
@@ -24,11 +20,15 @@ def profile_name() -> str:
 
 
 def askers_file() -> Path:
+    from hermes_constants import get_hermes_home
+
     return Path(get_hermes_home()) / "backchannel" / "askers.db"
 
 
 def current_chat() -> Chat | None:
     """The chat whose turn this thread works for; None outside a gateway."""
+    from gateway.session_context import get_session_env
+
     key = get_session_env("HERMES_SESSION_KEY")
     platform = get_session_env("HERMES_SESSION_PLATFORM")
     if not key or not platform or platform in ("cli", "local"):
@@ -41,6 +41,8 @@ def current_chat() -> Chat | None:
 
 
 def current_session_id() -> str:
+    from gateway.session_context import get_session_env
+
     return str(get_session_env("HERMES_SESSION_ID"))
 
 
@@ -52,6 +54,8 @@ def is_interrupted() -> bool:
 
 
 def chat_of(source: Any) -> Chat:
+    from gateway.session import build_session_key
+
     return Chat(
         build_session_key(source), source.platform.value, source.chat_id, source.chat_name or "",
         source.thread_id or "", source.user_id or "", source.user_name or "",
@@ -77,8 +81,11 @@ def is_busy(runner: Any, adapter: Any, key: str) -> bool:
     return key in getattr(adapter, "_active_sessions", {}) or key in getattr(runner, "_running_agents", {})
 
 
-def source_of(runner: Any, chat: Chat) -> SessionSource:
+def source_of(runner: Any, chat: Chat) -> Any:
     """Where a chat is, as Hermes knew it last; else as we remember it."""
+    from gateway.config import Platform
+    from gateway.session import SessionSource
+
     try:
         known = runner.session_store._entries[chat.key].origin
         if known is not None:

@@ -17,9 +17,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from backchannel import BackchannelError, LocalProtocolError, OverLimit, PeerAbsent, Refused
 from backchannel.client import AsyncAgent, AsyncDelivery, AsyncRequest, SessionRecord
@@ -27,7 +26,7 @@ from backchannel.client import AsyncAgent, AsyncDelivery, AsyncRequest, SessionR
 from . import words
 from .chats import Askers, Chat
 from .settings import RETRY_S_MAX, Settings
-from .turns import Outcome
+from .turns import Awaited, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +54,6 @@ class Gateway(Protocol):
 
 class Stopping(Exception):
     """The gateway ends: what is under way is for the next one."""
-
-
-class Awaited(NamedTuple):
-    """A tool that waits for an answer of `peer`, in the turn of a chat."""
-
-    peer: str
-    answer: "Future[str]"
-    chat: Chat
-    session_id: str  # Hermes' own, of the turn that asked
 
 
 class Mail:

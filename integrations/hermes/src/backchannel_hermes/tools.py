@@ -9,21 +9,24 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backchannel import BackchannelError, LocalProtocolError, Refused, TimedOut
-from backchannel.client import Agent, AsyncDelivery, Receipt, acting_on
+from backchannel.client import acting_on
 
 from . import hermes, live
 from .chats import Askers, Chat
-from .mail import Awaited
 from .settings import Settings, read_settings
+from .turns import Awaited
+
+if TYPE_CHECKING:  # registered in every process of Hermes: imported when the first tool is called
+    from backchannel.client import Agent, AsyncDelivery, Receipt
 
 TASK_CHARS_SHOWN = 200
 LOOK_S = 0.5  # how often a waiting tool looks whether it was interrupted
 LATER = "no answer yet; when it comes, it comes into this chat by itself. Do not ask again"
 
-_agents: dict[str, Agent] = {}
+_agents: "dict[str, Agent]" = {}
 
 
 NOTICES = ("bounce", "loop")  # a daemon's own words
@@ -32,13 +35,13 @@ NOTICES = ("bounce", "loop")  # a daemon's own words
 class Me(NamedTuple):
     """Who calls: the agent, and the chat whose turn it is. Outside a gateway there is no adapter, and no chat."""
 
-    agent: Agent
+    agent: "Agent"
     settings: Settings
     adapter: Any
     chat: Chat | None
 
     @property
-    def cause(self) -> AsyncDelivery | None:
+    def cause(self) -> "AsyncDelivery | None":
         """What the turn acts on; None: what a person wrote."""
         if self.adapter is None or self.chat is None:
             return None
@@ -56,6 +59,8 @@ def whoami() -> Me:
     adapter = live.adapter_for(profile)
     settings = adapter.settings if adapter is not None else read_settings(hermes.configured_extra(), profile)
     if settings.agent not in _agents:
+        from backchannel.client import Agent
+
         _agents[settings.agent] = Agent(settings.agent)
     return Me(_agents[settings.agent], settings, adapter, hermes.current_chat())
 
@@ -170,7 +175,7 @@ def inbox(me: Me) -> dict[str, Any]:
     return {"you": me.agent.name, "sessions": sessions, "messages": [] if me.adapter is not None else _read(me.agent)}
 
 
-def _read(agent: Agent) -> list[dict[str, Any]]:
+def _read(agent: "Agent") -> list[dict[str, Any]]:
     """What waits, where no gateway takes it: read by being returned, so it is acknowledged here."""
     found = []
     for delivery in agent.receive(wait=0, kinds=("message", "bounce", "data", "rejected", "reset")):
@@ -288,7 +293,7 @@ def _check_may_send(me: Me, to: str) -> None:
         )
 
 
-def _send(me: Me, to: str, text: str, message_id: str) -> Receipt:
+def _send(me: Me, to: str, text: str, message_id: str) -> "Receipt":
     try:
         return me.agent.send(to, text, key=message_id)
     except BackchannelError:

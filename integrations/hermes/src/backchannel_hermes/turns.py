@@ -7,7 +7,10 @@ subagents and of other chats are never mistaken for it. The hooks run in the age
 loop; what they share are single assignments.
 """
 
+from concurrent.futures import Future
 from typing import Any, NamedTuple
+
+from .chats import Chat
 
 
 class Outcome(NamedTuple):
@@ -88,3 +91,12 @@ class TurnLog:
         for turn in list(self._turns):
             if turn_id is not None and turn.turn_id == turn_id:
                 turn.is_complete = completed and not interrupted
+
+
+class Awaited(NamedTuple):
+    """A tool that waits for an answer of `peer`, in the turn of a chat."""
+
+    peer: str
+    answer: "Future[str]"
+    chat: Chat
+    session_id: str  # Hermes' own, of the turn that asked
