@@ -28,10 +28,8 @@ def test_the_second_daemon_leaves_with_75_within_a_second_and_changes_nothing(wo
     first = world.start("bob")
     receipt = world.push("bob")
     before = fingerprint(world)
-    begin = time.monotonic()
     second = world.spawn("bob")
-    assert second.ended() == EXIT_TEMPORARY
-    assert time.monotonic() - begin < 1 + interpreter_start(world)
+    assert second.ended(within=1 + interpreter_start(world)) == EXIT_TEMPORARY
     assert "bob is served by another daemon already" in second.said()
     assert fingerprint(world) == before
     assert world.receipt("bob", receipt["id"])["stage"] == "stored"
@@ -39,10 +37,10 @@ def test_the_second_daemon_leaves_with_75_within_a_second_and_changes_nothing(wo
 
 
 def interpreter_start(world: World) -> float:
-    """What a daemon that only says its version takes on this machine now, with room for a hiccup."""
+    """What a daemon that only says its version takes on this machine now, with room for a machine that is busy."""
     begin = time.monotonic()
     assert world.spawn("bob", options=["--version"]).ended() == 0
-    return 2 * (time.monotonic() - begin)
+    return 5 * (time.monotonic() - begin)
 
 
 def test_the_second_daemon_does_not_even_serve_elsewhere(world: World) -> None:
