@@ -757,9 +757,11 @@ def test_an_agent_with_an_open_session_is_not_removed_unawares(world: World) -> 
     assert world.cli("remove", "analyst", "--purge").returncode == 0
 
 
-def test_who_is_told_that_a_budget_is_used_up_has_no_notice_of_it_too(analyst: Agent, executor: Agent) -> None:
+def test_who_passes_a_budget_is_told_and_so_is_whoever_receives(analyst: Agent, executor: Agent) -> None:
+    """The call may be an adapter's; the notice reaches the agent behind it."""
     ours, _ = established(analyst, executor, max_messages=1)
     ours.send("one")
     with pytest.raises(Refused, match="max_messages"):
         ours.send("two")
-    assert left(analyst, None) == []
+    (notice,) = collect(analyst, 1, ("reset",))
+    assert (notice.text, notice.session) == ("max_messages", ours.id)

@@ -223,7 +223,6 @@ class SessionCalls:
         if not alone.state.is_open:
             effects = sessions.endpoint.send(params.session, params.text, now, input_required=params.input_required)
             sessions.carry_out(effects, now, wall)
-            sessions.withdraw(params.session, "reset", "the caller was told", wall)
             hint = "the session is over; open a new one"
         return Refused(
             f"the text would pass what session {params.session} was given ({limit})",
