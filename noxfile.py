@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "test"]
+nox.options.sessions = ["lint", "test", "simulation"]
 nox.options.default_venv_backend = "venv"
 HERMES = "hermes-agent==0.19.0"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -27,7 +27,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     install(session, "test")
-    session.run("pytest", "-n", "3", "-m", "not night", *session.posargs)
+    session.run("pytest", "-n", "4", "-m", "not night", *session.posargs)
+
+
+@nox.session
+def simulation(session: nox.Session) -> None:
+    """A million steps of the daemon in a world where everything goes wrong; a part of them is in `test` already."""
+    install(session, "test")
+    session.run("python", "-m", "tests.simulation", "--seeds", "3600", "--steps", "200", "--jobs", "2")
 
 
 @nox.session

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
+TIMERS = ("accept_timeout", "deadline", "idle_timeout")  # the reasons of a session that ran out of time
 WITHOUT_END_S = 366 * 86400.0  # the longest wait the wire knows: a year
 REASON_CHARS_MAX = 1000  # of a reason; what an exception has to say is cut to it
 SESSIONS_MAX = 1000  # of one answer
@@ -70,7 +71,9 @@ def open_session(
     except BaseException as interruption:  # nobody waits for an answer any more
         yield from _give_up(caller, session_id, type(interruption).__name__)
         raise
-    if record["cause"] == "expired" or (record["cause"] == "aborted" and is_withdrawn):
+    # Both ends count the time; whichever daemon is first tells the other, to whom it is a reset.
+    is_over_time = record["cause"] in ("expired", "reset") and record["reason"] in TIMERS
+    if is_over_time or (record["cause"] == "aborted" and is_withdrawn):
         is_patience = is_withdrawn or record["reason"] == "accept_timeout"
         limit = f"within {timeout or 0:g} s" if is_patience else f"before the {record['reason']} of the session"
         raise TimedOut(
