@@ -23,7 +23,7 @@ class Sizes:
     commands: int = 20  # whole processes
     agents: tuple[int, int] = (100, 1000)  # in one process
     waiting: tuple[int, int] = (10_000, 1_000_000)  # messages in a mailbox
-    settle_s: float = 2.5  # beyond the daemon's checkpoint, until it counts as idle
+    settle_s: float = 6.5  # beyond the last thing a daemon does by itself, which is closing kept connections after 5 s
     idle_s: float = 5.0  # how long an idle process is watched
 
 

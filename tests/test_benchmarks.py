@@ -19,6 +19,7 @@ from benchmarks.tools import DEBIAN, PYPI
 NOT_WRITTEN_YET = {targets.SESSION_DATA, targets.SESSION_MESSAGE, targets.SESSION_OPEN}
 
 
+@pytest.mark.timeout(240)  # ten seconds on a quiet machine, of some eighty rows with fresh daemons
 def test_every_row_that_needs_no_peer_runs_and_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     with tempfile.TemporaryDirectory(prefix="b-") as folder:  # short: a socket's path has to fit in 107 bytes

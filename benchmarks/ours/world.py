@@ -63,7 +63,7 @@ class World:
                 raise RuntimeError(f"the daemon of {name} did not start")
             time.sleep(0.005)
         caller = wire.Caller(None, self.places)
-        run(calls.ping(caller, name))
+        run(calls.ping(caller, name, DAEMON_START_S))  # it listens for its first name long before the last is open
         caller.close()
 
     def _serve(self, names: list[str]) -> int:
