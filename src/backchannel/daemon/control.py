@@ -23,7 +23,7 @@ from ..protocol.envelope import (
     shown_sender,
     to_delivery,
 )
-from ..protocol.names import USER, AgentName, check_id, check_own_id, closest, make_id
+from ..protocol.names import USER, AgentName, check_id, check_own_id, closest
 from ..protocol.receipt import Stage
 from ..protocol.sessionwire import Lineage, check_session_id
 from . import guard
@@ -143,7 +143,7 @@ class Control:
     ) -> tuple[State, str, bytes, dict[str, Any] | None]:
         """What a reply needs: the message, the answer's id, its text, and the push (None: an @user has no mailbox)."""
         text = frame.parse_text(reply.text)
-        reply_id = check_own_id(reply.reply_id) if reply.reply_id is not None else self._new_id(wall)
+        reply_id = check_own_id(reply.reply_id) if reply.reply_id is not None else self._host.new_id(wall)
         name = shown_sender(state.sender)
         if name == USER:
             return state, reply_id, text, None
@@ -164,7 +164,7 @@ class Control:
             raise _bad(f"ttl {send.ttl} is out of range", f"use more than 0 and at most {frame.TTL_S_MAX:.0f} seconds")
         if send.durability not in (None, *DURABILITIES):
             raise _bad(f"durability {send.durability!r} is out of range", f"use {' or '.join(DURABILITIES)}")
-        message_id = check_own_id(send.id) if send.id is not None else self._new_id(wall)
+        message_id = check_own_id(send.id) if send.id is not None else self._host.new_id(wall)
         for reference in (send.reply_to, send.trace_id):
             if reference is not None:
                 check_id(reference)
@@ -214,7 +214,7 @@ class Control:
         if tripped:
             text = f"{self._host.name} sends to {target} faster than a model should; further messages are refused"
             self._host.notice("loop", text, wall, now=now, headers={"peer": target})
-            self._host.notify(target, "loop", text, self._new_id(wall), wall)
+            self._host.notify(target, "loop", text, self._host.new_id(wall), wall)
         if not allowed:
             raise guard.too_fast(target)
         self._counted[target, key] = None
@@ -230,9 +230,6 @@ class Control:
                 code="unknown_agent",
                 hint=f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}",
             )
-
-    def _new_id(self, wall: float) -> str:
-        return make_id("m", int(wall * 1000), self._host.random(10))
 
     # --- claims, pause ------------------------------------------------------------------------------------------------
 

@@ -319,14 +319,17 @@ class Host:
             self.sessions.committed(saved, now)
         return is_written
 
+    def new_id(self, wall: float) -> str:
+        """An id for a message that bears none of its sender's."""
+        return make_id("m", int(wall * 1000), self.random(10))
+
     def notice(
         self, kind: str, text: str, wall: float, *, now: float, headers: dict[str, str], reply_to: str | None = None
     ) -> None:
         """Puts a daemon's own word into the agent's mailbox: a bounce, or that a loop was stopped."""
-        own_id = make_id("m", int(wall * 1000), self.random(10))
-        own = os.getpid()
+        own = self.own_peer
         envelope = Envelope(
-            own_id, self.name, kind, fastcodec.encode(text), self.uid, os.getgid(), own, wall,
+            self.new_id(wall), self.name, kind, fastcodec.encode(text), own.uid, own.gid, own.pid, wall,
             headers=fastcodec.encode(headers), reply_to=reply_to,
         )  # fmt: skip
         self.mailbox.put(envelope, now=now, wall=wall, is_own=True)
@@ -341,8 +344,7 @@ class Host:
         for state, stage, reason in self.mailbox.ended_undone:
             if not state.sender.startswith("@"):
                 headers = {"to": self.name, "stage": stage.value}
-                own_id = make_id("m", int(wall * 1000), self.random(10))
-                self.notify(state.sender, "bounce", reason, own_id, wall, headers=headers, reply_to=state.id)
+                self.notify(state.sender, "bounce", reason, self.new_id(wall), wall, headers=headers, reply_to=state.id)
         self.mailbox.ended_undone.clear()
 
     def _hand_out(self) -> None:

@@ -12,7 +12,7 @@ from ..errors import BackchannelError, LocalProtocolError, NotPermitted, Refused
 from ..mailbox.outbox import Row
 from ..protocol import frame
 from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
-from ..protocol.names import AgentName, check_own_id, make_id
+from ..protocol.names import AgentName, check_own_id
 from ..protocol.receipt import WAITABLE, Stage
 from ..protocol.sessionwire import Lineage
 from . import guard
@@ -42,7 +42,7 @@ class Inbox:
         host = self._host
         self.check_addressee(push.to)
         sender = sender_key(self.prove(push.sender, push.auth), caller.peer)
-        message_id = check_own_id(push.id) if push.id is not None else make_id("m", int(wall * 1000), host.random(10))
+        message_id = check_own_id(push.id) if push.id is not None else host.new_id(wall)
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
         if refusal is None and not self.has_room(envelope.body_bytes, now):
@@ -198,9 +198,7 @@ class Inbox:
         known = self._host.registered()
         for name in dict.fromkeys(lineage.path):
             if name not in (self._host.name, sender) and name in known:
-                self._host.notify(
-                    name, "loop", text, make_id("m", int(wall * 1000), self._host.random(10)), wall, headers=headers
-                )
+                self._host.notify(name, "loop", text, self._host.new_id(wall), wall, headers=headers)
 
     def has_room(self, size: int, now: float) -> bool:
         self.unchecked_bytes += size

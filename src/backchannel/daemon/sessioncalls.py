@@ -16,7 +16,7 @@ from ..protocol.sessionframe import Data, Syn
 from ..protocol.states import Cause, State
 from .callers import Answer, Caller
 from .inbox import WAITS_MAX, again
-from .sessions import Asked
+from .sessions import ANSWERED, Asked
 
 if TYPE_CHECKING:
     from .host import Host
@@ -120,7 +120,7 @@ class SessionCalls:
         session = sessions.endpoint.session(params.session)
         if session.role is not Role.ACCEPTOR or session.state in (State.SYN_RECEIVED, State.CLOSED):
             effects = sessions.endpoint.accept(params.session, now, limits)
-            sessions.withdraw_offer(params.session, session.peer, "", wall)
+            sessions.withdraw(params.session, "offer", ANSWERED, wall)
             sessions.carry_out(effects, now, wall)
         return self._record(request_id, params.session, now)
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .host import Host
 
 
+ANSWERED = "the offer was answered"
 NOTICES = tuple(kind for kind in SESSION_KINDS if kind not in SESSION_DATA)
 
 
@@ -325,7 +326,7 @@ class Sessions:
         assert role is not None, "what is closed was open"
         self.store.ended(event.session, role, event.cause, event.retry_after, wall)
         is_acceptor = role is Role.ACCEPTOR
-        if is_acceptor and self.withdraw_offer(event.session, event.peer, event.reason, wall):
+        if is_acceptor and self.withdraw(event.session, "offer", event.reason or ANSWERED, wall):
             return  # it came and went before our agent looked
         if event.cause is Cause.REJECTED and not is_acceptor:
             headers = {} if event.retry_after is None else {"retry_after": f"{event.retry_after:g}"}
@@ -336,14 +337,10 @@ class Sessions:
             name, headers = f"{event.session}/reset", {"cause": event.cause.value}
             self._put(event.session, event.peer, "reset", name, event.reason, headers, now, wall)
 
-    def withdraw_offer(self, session: str, peer: str, reason: str, wall: float) -> bool:
-        """The offer is answered, or gone: its notice has become pointless. True if nobody had taken it."""
-        return self._host.mailbox.withdraw(f"{session}/offer", peer, reason or "the offer was answered", wall)
-
-    def withdraw(self, session: str, kind: str, reason: str, wall: float) -> None:
-        """A notice has become pointless, unless somebody took it."""
-        if (peer := self.store.peer(session)) is not None:
-            self._host.mailbox.withdraw(f"{session}/{kind}", peer, reason, wall)
+    def withdraw(self, session: str, kind: str, reason: str, wall: float) -> bool:
+        """A notice has become pointless. True if there was one, and nobody had taken it."""
+        peer = self.store.peer(session)
+        return peer is not None and self._host.mailbox.withdraw(f"{session}/{kind}", peer, reason, wall)
 
     def _put(
         self,
