@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "test", "simulation"]
+nox.options.sessions = ["lint", "test", "simulation", "proof"]
 nox.options.default_venv_backend = "venv"
 HERMES = "hermes-agent==0.19.0"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -27,7 +27,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     install(session, "test")
-    session.run("pytest", "-n", "4", "-m", "not night", *session.posargs)
+    session.run("pytest", "-n", "4", "-m", "not night and not proof", *session.posargs)
 
 
 @nox.session
@@ -35,6 +35,13 @@ def simulation(session: nox.Session) -> None:
     """A million steps of the daemon in a world where everything goes wrong; a part of them is in `test` already."""
     install(session, "test")
     session.run("python", "-m", "tests.simulation", "--seeds", "3600", "--steps", "200", "--jobs", "2")
+
+
+@nox.session
+def proof(session: nox.Session) -> None:
+    """The proofs that take minutes, in the size that every change must pass: storms, power cuts, noise, abuse."""
+    install(session, "test", "proof")
+    session.run("pytest", "-n", "2", "-m", "proof", *session.posargs)
 
 
 @nox.session
@@ -62,5 +69,5 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def night(session: nox.Session) -> None:
-    install(session, "test")
+    install(session, "test", "proof")
     session.run("pytest", "-m", "night", "--timeout", "5400", *session.posargs)

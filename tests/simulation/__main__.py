@@ -13,6 +13,8 @@ from .mutants import MUTANTS, noticed
 from .runner import Tally, run_many, run_one
 from .script import Recorder, write
 
+ENOUGH = 150  # seeds in which every kind of fault happens
+
 
 def main() -> int:
     options = parse()
@@ -43,7 +45,7 @@ def many(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     print(tally)
     print(f"{seconds:.1f} s: {tally.steps / seconds:,.0f} steps/s")
-    return 1 if tally.failed else 0
+    return 1 if tally.failed or (options.seeds >= ENOUGH and tally.unfired) else 0
 
 
 def dump(recorder: Recorder, violation: str, options: argparse.Namespace) -> str:

@@ -19,7 +19,7 @@ def seed() -> int:
 @pytest.mark.parametrize(
     ("messages", "kills"),
     [
-        pytest.param(10_000, 150),
+        pytest.param(10_000, 150, marks=pytest.mark.proof),
         pytest.param(100_000, 1500, marks=[pytest.mark.night, pytest.mark.timeout(900)]),
     ],
 )
