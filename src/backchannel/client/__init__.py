@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
     from .records import AgentInfo, acting_on
+    from .render import UNTRUSTED, heading, quoted, rendered
     from .sessionrecords import Result, SessionRecord
     from .sessions import Request, Session
 
@@ -27,9 +28,14 @@ _HOMES = {
     "Result": "sessionrecords",
     "Session": "sessions",
     "SessionRecord": "sessionrecords",
+    "UNTRUSTED": "render",
     "acting_on": "records",
+    "heading": "render",
+    "quoted": "render",
+    "rendered": "render",
 }
 __all__ = [
+    "UNTRUSTED",
     "Agent",
     "AgentInfo",
     "AsyncAgent",
@@ -44,6 +50,9 @@ __all__ = [
     "Session",
     "SessionRecord",
     "acting_on",
+    "heading",
+    "quoted",
+    "rendered",
 ]
 
 
