@@ -113,7 +113,7 @@ def _tell(dialect: "Dialect", event: str, places: "Places", window: windows.Wind
         from . import words
 
         parts = [words.introduction(window.agent)] if window.is_new else []
-        parts += [words.rendered(messages, window.agent)] if messages else []
+        parts += [words.mail(messages, window.agent)] if messages else []
         answer(dialect.context(event, "\n\n".join(parts)))
         hand(window, messages)
     if messages or was_idle != window.is_idle:
@@ -129,7 +129,7 @@ def _stop(dialect: "Dialect", places: "Places", window: windows.Window, said: "d
         from . import words
 
         window.blocks += 1
-        answer(dialect.go_on(words.rendered(messages, window.agent)))
+        answer(dialect.go_on(words.mail(messages, window.agent)))
         hand(window, messages)
     window.is_idle = not messages
     window.save()

@@ -1,8 +1,8 @@
 """The process that waits for mail while a window is idle, and wakes it: `backchannel hook claude wait`.
 
 The program starts it when a turn ends, runs it in the background, and begins a turn with what it wrote if it exits
-with 2. It costs nothing while it waits: one process, asleep in one system call. It ends when the next turn begins, since
-other hooks bring the mail then, and with its window.
+with 2. It costs nothing while it waits: one process, asleep in one system call. It ends with its window, and when the
+next turn begins: other hooks bring the mail then.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import time
 
 from ..client import calls, wire
+from ..client.adapters import Adapter
 from ..client.drive import run
 from ..errors import BackchannelError, NotPermitted
 from . import windows, words
@@ -51,7 +52,7 @@ def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]"
             run(calls.settle(wire.Caller(window.agent, places), "release", message["id"], sender=message["from"]))
         return 0
     try:
-        sys.stderr.write(words.rendered(messages, now.agent) + "\n")
+        sys.stderr.write(words.mail(messages, now.agent) + "\n")
         sys.stderr.flush()
         # A turn that had begun when the mail came may prove a request that was made before it.
         hand(now, messages, proofs=1 if now.is_idle else 2)
@@ -60,6 +61,11 @@ def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]"
     finally:
         now.close()
     return WAKES
+
+
+def adapter(dialect: "Dialect", version: str = "") -> Adapter:
+    """What this adapter can do for a message in a window of this program."""
+    return Adapter(dialect.name, wakes=dialect.can_wake, mid_turn=True, evidence="turn", version=version)
 
 
 def _once_idle(places: "Places", base: str, session: str) -> windows.Window | None:
@@ -86,7 +92,10 @@ def _first(dialect: "Dialect", places: "Places", base: str, window: windows.Wind
         while True:
             stream = wire.Stream()
             try:
-                asked = {"take_id": wire.new_id("t"), "max": 1, "detached": True, "wait": calls.WAIT_SLICE_S}
+                asked = {
+                    "take_id": wire.new_id("t"), "max": 1, "detached": True, "wait": calls.WAIT_SLICE_S,
+                    "adapter": adapter(dialect)._asdict(),
+                }  # fmt: skip
                 sock = run(calls.open_control(wire.Caller(window.agent, places), stream, window.agent, "take", asked))
                 if program in _readable([program, sock.fileno()], None):
                     return []
