@@ -103,11 +103,8 @@ class Model:
 
 
 def _tools(body: dict[str, Any]) -> list[str]:
-    found = []
-    for tool in body.get("tools") or []:
-        for one in tool.get("functionDeclarations") or [tool]:
-            found.append(str(one.get("name") or one.get("type")))
-    return found
+    tools = [one for tool in body.get("tools") or [] for one in tool.get("functionDeclarations") or [tool]]
+    return [str(tool.get("name") or tool.get("type")) for tool in tools]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -189,7 +186,7 @@ def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[st
         arguments = json.dumps({"command": said.command, "description": "Run it"})
         delta = {"type": "input_json_delta", "partial_json": arguments}
     reason = "end_turn" if isinstance(said, Say) else "tool_use"
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": block},
         {"type": "content_block_delta", "index": 0, "delta": delta},
@@ -212,7 +209,7 @@ def _openai(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, 
             "type": "function_call", "id": "fc_1", "call_id": _call_id(), "name": name,
             "arguments": json.dumps(arguments), "status": "completed",
         }  # fmt: skip
-    response = {"id": "resp_1", "object": "response", "status": "completed", "output": [item], "usage": None}
+    response: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "completed", "output": [item]}
     response["usage"] = {
         "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..client import adapters
 from ..errors import BackchannelError, LocalProtocolError
@@ -59,7 +59,7 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
     if must_wake and not dialect.can_wake:
         raise LocalProtocolError(
             f"{dialect.title} cannot be woken when it is idle: its mail comes with its next turn", code="cannot_wake",
-            hint=f"leave out --wake, or run the agent as a service: backchannel serve NAME --exec {program.command} ...",
+            hint=f"leave out --wake; or as a service: backchannel serve NAME --exec {program.command} ...",
         )  # fmt: skip
     directory = os.path.realpath(directory)
     path = os.path.join(directory, program.settings)
@@ -125,7 +125,7 @@ def handlers_for(dialect: Dialect, agent: str) -> dict[str, list[Json]]:
         found[dialect.names[moment]] = [_handler(dialect, moment, agent)]
     if dialect.can_wake:
         for moment in (SESSION_START, STOP):
-            waiter = _handler(dialect, WAIT, agent) | {"asyncRewake": True, "timeout": WAITER_S}
+            waiter = _handler(dialect, WAIT, agent) | {"async": True, "asyncRewake": True, "timeout": WAITER_S}
             found[dialect.names[moment]].append(waiter)
     return found
 
@@ -316,10 +316,11 @@ def version_of(command: str) -> str | None:
     path = shutil.which(command)
     if path is None:
         return None
+    null = subprocess.DEVNULL
     try:
         done = subprocess.run(
-            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=VERSION_S, check=False
-        )  # fmt: skip
+            [path, "--version"], stdin=null, capture_output=True, text=True, timeout=VERSION_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     found = re.search(r"\d+\.\d+\.\d+", done.stdout)
@@ -330,5 +331,3 @@ def _too_old(program: Program, version: str) -> str:
     if not version or tuple(map(int, version.split("."))) >= program.version_min:
         return ""
     return f"{program.command} {version} is older than what was tried ({'.'.join(map(str, program.version_min))})"
-
-

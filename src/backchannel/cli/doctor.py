@@ -17,6 +17,7 @@ from ..protocol.codec import encode
 from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
+from . import coding
 from .common import ago
 from .hermes import examine_profiles
 from .terminal import is_coloured
@@ -68,7 +69,7 @@ def _all() -> Iterator[Finding]:
     caller = wire.Caller(None, places)
     for name in names:
         yield from _agent(caller, name)
-    for found in examine_profiles(places):
+    for found in (*examine_profiles(places), *coding.examine(places)):
         yield Finding(*found)
 
 

@@ -1,10 +1,10 @@
 """`backchannel hook DIALECT EVENT --as NAME`: what a program runs at a moment of its session, and what it is told then.
 
 New mail goes into the answer, leased. It is acknowledged at a later moment that proves a request to the model with it
-(evidence `turn`), and not before: a program that dies in between leaves the receipt at `taken`, and the next window gets
-the mail again. Whatever goes wrong here, the program must not notice: the hook ends with 0, says nothing, and writes a
-line into `STATE/NAME/hooks.log`. With nothing to say a hook costs about what the interpreter does: what is only needed
-with mail is imported then.
+(evidence `turn`), and not before: if the program dies in between, the receipt stays at `taken`, and the next window
+gets the mail again. Whatever goes wrong here, the program must not notice: the hook ends with 0, says nothing, and
+writes a line into `STATE/NAME/hooks.log`. With nothing to say a hook costs little more than the interpreter: what is
+only needed with mail is imported then.
 """
 
 import os
@@ -65,7 +65,7 @@ def hook(argv: list[str]) -> int:
             _at(dialect, event, places, base, said)
         except Exception as error:
             log(places, base, dialect, event, error)
-    except Exception:  # not even a log to write: silence is what is left
+    except Exception:  # noqa: S110 - there is not even a log to write: silence is what is left
         pass
     return 0
 
@@ -175,8 +175,8 @@ def _take_one(places: "Places", agent: str) -> "list[dict[str, Any]]":
     from ..client.drive import run
 
     asked = calls.control(wire.Caller(agent, places), agent, "take", CALL_S, **params)  # the same take: nothing is lost
-    found = run(asked)["messages"]
-    return found
+    again: list[dict[str, Any]] = run(asked)["messages"]
+    return again
 
 
 def hand(window: windows.Window, messages: "list[dict[str, Any]]", proofs: int = 1) -> None:

@@ -34,6 +34,8 @@ def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]"
     """Returns 2 after it wrote mail to stderr, 0 if there is nothing to wait for any more."""
     if not dialect.can_wake:
         raise NotPermitted(f"{dialect.title} cannot be woken by a hook", hint="its mail comes with its next turn")
+    if os.environ.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):
+        return 0  # `claude -p` does not end before us: who asks once must not wait for mail that may never come
     session = said["session_id"]
     path = f"{windows.folder(places, base)}/{session}"
     window = _once_idle(places, base, session)

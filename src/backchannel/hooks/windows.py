@@ -54,7 +54,10 @@ class Window:
         os.ftruncate(self._fd, len(data))
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Unlocks the file; doing it again does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     @property
     def is_live(self) -> bool:
