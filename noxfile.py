@@ -60,6 +60,15 @@ def hermes(session: nox.Session) -> None:
 
 
 @nox.session
+def e2e(session: nox.Session) -> None:
+    """The real Claude Code, Codex and Gemini CLI against models of ours. Takes them from npm once, about 0.4 GB, into
+    ~/.cache/backchannel-e2e (or BACKCHANNEL_E2E_CACHE). Needs npm, and node 20 or newer."""
+    install(session, "test")
+    session.env["BACKCHANNEL_E2E"] = "1"
+    session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Writes what is made from the code: completion, manual pages, the tables of docs/configuration.md,
     the pictures of docs/protocol.md."""
