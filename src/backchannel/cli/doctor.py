@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from .. import __version__
@@ -35,6 +35,11 @@ class Finding(NamedTuple):
     subject: str
     says: str
     mend: str = ""
+
+
+# What looks at the programs around us: (verdict, subject, says, mend) for each thing found. A new one is a line here.
+Examiner = Callable[[Places], Iterable[tuple[str, str, str, str]]]
+EXAMINERS: tuple[Examiner, ...] = (examine_profiles,)
 
 
 def examine(*, as_json: bool) -> int:
@@ -68,8 +73,9 @@ def _all() -> Iterator[Finding]:
     caller = wire.Caller(None, places)
     for name in names:
         yield from _agent(caller, name)
-    for found in examine_profiles(places):
-        yield Finding(*found)
+    for examine_more in EXAMINERS:
+        for found in examine_more(places):
+            yield Finding(*found)
 
 
 def _installation() -> Iterator[Finding]:
