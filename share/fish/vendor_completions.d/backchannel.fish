@@ -132,7 +132,8 @@ set -g __backchannel_valued \
     'init --hermes' \
     'uninit --profile' \
     'uninit --agent' \
-    'uninit --hermes'
+    'uninit --hermes' \
+    'metrics --textfile'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -169,6 +170,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
 complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
 complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
@@ -350,6 +352,9 @@ complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help a
 complete -c backchannel -n '__backchannel_at uninit 0' -a 'hermes'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at metrics any' -l textfile -x -d 'write it there, whole or not at all, for node_exporter'
+complete -c backchannel -n '__backchannel_at metrics any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at metrics any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'

@@ -140,6 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
     session.add_commands(command)
     init.add_commands(command)
     command("agents", agents, "The agents of this machine.")
+    metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
+    metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
+    metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -390,6 +393,12 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def metrics(options: argparse.Namespace) -> int:
+    from .metrics import metrics as count
+
+    return count(options)
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -460,6 +460,14 @@ def control(
     return result
 
 
+def running(
+    caller: Caller, name: str, method: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """As `control`, of a daemon that runs: another is not started for this. Raises `PeerAbsent`."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, method, params, timeout, may_start=False)
+    return result
+
+
 def open_control(
     caller: Caller, stream: "Stream", name: str, method: str, params: "dict[str, Any]"
 ) -> "Conversation[Socket]":
@@ -496,7 +504,7 @@ def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
         attached: list[dict[str, Any]] = []
         try:
             try:
-                state = yield from call(caller, name, CONTROL, "status", {}, LOOK_S, may_start=False)
+                state = yield from running(caller, name, "status", LOOK_S)
             except NotPermitted:  # another user's: its inbox may say a little
                 state = yield from ping(caller, name, LOOK_S, may_start=False)
             entry.update((key, state[key]) for key in _KNOWN if key in state)
