@@ -21,7 +21,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
 from ..mailbox.sessions import Sessions
 from ..protocol.names import AgentName
-from ..transport.listen import Inherited, listen
+from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
@@ -81,18 +81,18 @@ def run(argv: list[str]) -> int:
 def serve(places: Places, names: list[AgentName]) -> int:
     manager = ServiceManager()
     try:
-        inherited = Inherited.from_environment()
+        listeners = inherited(places.sockets(names[0]))
     except ValueError as error:
         logger.error("%s", error)
         return EXIT_CONFIG
-    if inherited.sockets and len(names) != 1:
+    if listeners and len(names) != 1:
         logger.error("inherited sockets serve one name, not %d", len(names))
         return EXIT_CONFIG
     _harden()
     server = Server(manager, places)
     try:
         for name in names:
-            seat = open_seat(server, places, name, inherited)
+            seat = open_seat(server, places, name, listeners)
             server.add(seat)
             logger.info("%s is served in %s", name, places.sockets(name))
         os.chdir("/")
@@ -108,7 +108,7 @@ def serve(places: Places, names: list[AgentName]) -> int:
     return status
 
 
-def open_seat(server: Server, places: Places, name: AgentName, inherited: Inherited) -> Seat:
+def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[Listener, Listener] | None) -> Seat:
     """Everything one name needs, in the order that keeps a second daemon from touching anything."""
     register(places, name)
     lock = _lock(places, name)
@@ -140,13 +140,12 @@ def open_seat(server: Server, places: Places, name: AgentName, inherited: Inheri
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
         _sync_directory(places.state(name))
-        if not inherited.sockets:
+        if listeners is None:
             check_private(places.socket_dir, make=True)
-        folder = places.sockets(name)
-        inbox = inherited.listener("inbox") or listen(folder, INBOX)
-        control = inherited.listener("control") or listen(folder, CONTROL)
+            folder = places.sockets(name)
+            listeners = listen(folder, INBOX), listen(folder, CONTROL)
         lock.write(places.socket_dir)
-        return Seat(host, inbox, control, server.make_log(path + "-wal"), lock)
+        return Seat(host, *listeners, server.make_log(path + "-wal"), lock)
     except BaseException:
         lock.close()
         raise
