@@ -26,7 +26,7 @@ from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
 from . import log
-from .config import load
+from .config import Config, load
 from .host import Host
 from .log import logger
 from .senders import Senders
@@ -58,6 +58,7 @@ def run(argv: list[str]) -> int:
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
         places = find_places(options.dir, options.state)
+        _bound_log(places, names[0], Config())
         if options.check:
             return check(places, names[0])
         if options.remove:
@@ -114,6 +115,7 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
     lock = _lock(places, name)
     try:
         config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+        _bound_log(places, name, config)
         path = places.state(name, "mailbox.db")
         mailbox = Mailbox.open(
             path,
@@ -215,6 +217,10 @@ def _lock(places: Places, name: AgentName) -> NameLock:
             raise NameTaken(f"{name} is served by another daemon already")
         time.sleep(0.01)
     return lock
+
+
+def _bound_log(places: Places, name: AgentName, config: Config) -> None:
+    log.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
 
 
 def _harden() -> None:
