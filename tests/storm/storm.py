@@ -15,13 +15,16 @@ from typing import NamedTuple
 
 from backchannel.client import calls, wire
 from backchannel.client.drive import run
-from backchannel.transport.paths import Places, check_private
+from backchannel.transport.paths import INBOX, Places, check_private
 
 from .history import KINDS, History, Row
 from .journal import parse
 
 NAMES = ("ada", "bob", "cyd")
 PREFETCH = {"ada": 1, "bob": 1, "cyd": 5}
+EARLY = (
+    0.2  # of the kills, which do not wait until the victim has come to something; more, and a busy machine never does
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,6 +50,8 @@ class Storm:
         self.places = Places(str(folder / "run"), str(folder / "state"))
         self._dice = random.Random(seed)
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._journals_before: dict[str, int] = {}  # their sizes when each agent was started
+        self._sockets_before: dict[str, int] = {}  # their inodes when each daemon was killed
         check_private(self.places.state_dir, make=True)
         # By chance a message may be in five hands that die. That is another test; here nothing may end but by its ack.
         (folder / "state" / "config.toml").write_text("deliveries_max = 1000\n")
@@ -65,10 +70,11 @@ class Storm:
         while agents + daemons < kills and self._is_anybody_busy():
             time.sleep(self._dice.uniform(0.050, 0.110))
             name = self._dice.choice(NAMES)
+            is_early = self._dice.random() < EARLY
             if self._dice.random() < 0.5:
-                agents += self._kill_agent(name)
+                agents += (is_early or self._has_begun(name)) and self._kill_agent(name)
             else:
-                daemons += self._kill_daemon(name)
+                daemons += (is_early or self._serves(name)) and self._kill_daemon(name)
         return Kills(agents, daemons)
 
     def wait_for_all(self, patience_s: float) -> None:
@@ -94,11 +100,32 @@ class Storm:
             "BACKCHANNEL_DIR": self.places.socket_dir,
             "BACKCHANNEL_STATE": self.places.state_dir,
         }
+        self._journals_before[name] = self._journal_bytes(name)
         with open(self.folder / f"{name}.err", "ab") as errors:
             self._agents[name] = subprocess.Popen(
                 [sys.executable, "-m", *self.program(name)],
                 cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether the agent has come to something since its start."""
+        return self._journal_bytes(name) > self._journals_before[name]
+
+    def _serves(self, name: str) -> bool:
+        """Whether the daemon is another than the one that was killed."""
+        return self._socket_inode(name) != self._sockets_before.get(name)
+
+    def _journal_bytes(self, name: str) -> int:
+        try:
+            return os.path.getsize(self.journal(name))
+        except FileNotFoundError:
+            return 0
+
+    def _socket_inode(self, name: str) -> int:
+        try:
+            return os.stat(f"{self.places.sockets(name)}/{INBOX}").st_ino
+        except FileNotFoundError:
+            return 0
 
     def _is_anybody_busy(self) -> bool:
         for name, agent in self._agents.items():
@@ -116,6 +143,7 @@ class Storm:
 
     def _kill_daemon(self, name: str) -> bool:
         is_killed = False
+        self._sockets_before[name] = self._socket_inode(name)
         for pid in daemons(self.places, name):
             try:
                 os.kill(pid, signal.SIGKILL)
