@@ -17,11 +17,12 @@ from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_cont
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from .counters import Counters
-from .database import open_database, quick_check, unusable
+from .database import damaged, open_database, quick_check, unusable
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
 DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+_ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
     "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
@@ -214,6 +215,8 @@ class Mailbox:
 
     def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta.keys() >= _ALWAYS_KNOWN:
+            raise damaged(self.path, "it has forgotten what it is")
         if meta and not meta["clean"]:
             quick_check(self.db, self.path)
         self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
