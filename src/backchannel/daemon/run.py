@@ -24,7 +24,7 @@ from ..protocol.names import AgentName
 from ..transport.listen import Inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
-from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
+from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
 from . import log
 from .config import load
 from .host import Host
@@ -136,15 +136,18 @@ def open_seat(server: Server, places: Places, name: AgentName, inherited: Inheri
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
             registered=places.registered,
+            policy=places.policy,
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
         _sync_directory(places.state(name))
         if not inherited.sockets:
-            check_private(places.socket_dir, make=True)
+            check_socket_dir(places, make=True)
         folder = places.sockets(name)
-        inbox = inherited.listener("inbox") or listen(folder, INBOX)
-        control = inherited.listener("control") or listen(folder, CONTROL)
+        policy = places.policy()
+        gid, mode = (policy.gid, 0o660) if policy is not None else (None, 0o600)
+        inbox = inherited.listener("inbox") or listen(folder, INBOX, gid=gid, mode=mode)
+        control = inherited.listener("control") or listen(folder, CONTROL, gid=gid)
         lock.write(places.socket_dir)
         return Seat(host, inbox, control, server.make_log(path + "-wal"), lock)
     except BaseException:
