@@ -60,7 +60,10 @@ FILES = [
     ("STATE/NAME/config.toml", "Settings of one agent. They win over those of all."),
     ("STATE/NAME/mailbox.db", "The mailbox. Only the daemon opens it."),
     ("STATE/NAME/key", "The agent's secret. It exists: the agent is registered."),
-    ("STATE/NAME/log", "What the daemon said. Over 1 MiB it becomes `log.1` at the next start."),
+    (
+        "STATE/NAME/log",
+        "What a daemon said that no service manager runs. Over `log_bytes_max` it becomes `log.1`, that `log.2`.",
+    ),
     ("STATE/NAME/run", "The command that starts the daemon."),
     ("STATE/NAME/down", "Exists after `down`: nobody starts the daemon until `up`."),
     ("STATE/NAME/lock", "Locked by the daemon while it serves; names DIR as it uses it."),

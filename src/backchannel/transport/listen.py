@@ -12,7 +12,7 @@ from struct import Struct
 from ..errors import NotPermitted
 from ..protocol.envelope import Peer
 from .dial import Socket
-from .paths import open_private
+from .paths import CONTROL, INBOX, open_private
 from .policy import open_shared
 
 BACKLOG = 512  # connections the kernel keeps for us; beyond it senders wait their turn
@@ -56,9 +56,15 @@ class Listener:
 def listen(folder: str, file: str, *, mode: int = 0o600, gid: int | None = None, make: bool = True) -> Listener:
     """A socket listening at `folder/file`. With `gid` the folder is root's gift, which that group may enter.
 
-    Raises `NotPermitted` for an unsafe folder, `OSError` otherwise.
+    Raises `NotPermitted` for an unsafe folder or a place that is not ours to take, `OSError` otherwise.
     """
     fd = open_private(folder, make=make) if gid is None else open_shared(folder, gid)
+    if _is_listened_at(f"{folder}/{file}"):
+        os.close(fd)
+        raise NotPermitted(
+            f"another program listens at {folder}/{file}",
+            hint="a service manager hands its sockets only to the process it starts itself: use `backchannel up`",
+        )
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     temporary = f".{file}.{os.getpid()}"
     try:
@@ -89,6 +95,25 @@ def listen(folder: str, file: str, *, mode: int = 0o600, gid: int | None = None,
     return Listener(sock, f"{folder}/{file}", status.st_ino, mode, gid)
 
 
+def _is_listened_at(path: str) -> bool:
+    """Whether a socket bound to exactly this path listens. We hold the name's lock, so it is no daemon of ours: a
+    service manager keeps it, even while nobody serves. (Ours are bound under another name, and renamed.)
+
+    Looked up, not tried: a connection would be answered by starting a daemon.
+    """
+    if not os.path.lexists(path):
+        return False
+    ending = b" " + os.fsencode(path) + b"\n"
+    try:
+        with open("/proc/net/unix", "rb") as sockets:
+            return any(line.endswith(ending) and int(line.split()[3], 16) & _SO_ACCEPTCON for line in sockets)
+    except OSError:
+        return False
+
+
+_SO_ACCEPTCON = 0x10000  # in the flags of /proc/net/unix: it listens
+
+
 def accept(listener: socket.socket) -> tuple[Socket, Peer]:
     """One waiting connection, non-blocking, and the kernel's word on who it is. Raises as `accept(2)`.
 
@@ -108,46 +133,46 @@ def peer_of(sock: Socket) -> Peer:
 _CREDENTIALS = Struct("iII")  # struct ucred
 
 
-class Inherited:
-    """Listening sockets that a service manager opened for us (sd_listen_fds), by name. They are never rebound."""
+def inherited(folder: str) -> tuple[Listener, Listener] | None:
+    """The inbox and the control socket that a service manager opened for us (sd_listen_fds), or None if there are none.
 
-    def __init__(self, sockets: dict[str, socket.socket]) -> None:
-        self.sockets = sockets
+    Takes them over and clears the variables; they are never rebound, renamed or unlinked. Raises `ValueError` for
+    descriptors that cannot be ours: both must lie in `folder`, where clients look for them.
+    """
+    pid, count, names = (os.environ.pop(v, "") for v in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+    if pid != str(os.getpid()) or not count.isdigit():
+        return None
+    labels = names.split(":") if names else []
+    if len(labels) != int(count) or sorted(labels) != ["control", "inbox"]:
+        raise ValueError(f"{count} sockets inherited as {names!r}: needed are inbox and control (FileDescriptorName=)")
+    inbox, control = (LISTEN_FDS_START + labels.index(label) for label in ("inbox", "control"))
+    return _inherited(inbox, f"{folder}/{INBOX}"), _inherited(control, f"{folder}/{CONTROL}")
 
-    @classmethod
-    def from_environment(cls) -> "Inherited":
-        """Takes them over and clears the variables. Raises `ValueError` for descriptors that cannot be ours."""
-        pid, count, names = (os.environ.pop(v, "") for v in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
-        if pid != str(os.getpid()) or not count.isdigit():
-            return cls({})
-        labels = names.split(":") if names else []
-        if len(labels) != int(count) or len(set(labels)) != len(labels):
-            raise ValueError(f"{count} inherited sockets need distinct names (FileDescriptorName=), got {names!r}")
-        found: dict[str, socket.socket] = {}
-        for number, label in enumerate(labels, LISTEN_FDS_START):
-            found[label] = cls._check(number, label)
-        return cls(found)
 
-    @staticmethod
-    def _check(fd: int, label: str) -> socket.socket:
-        if label not in ("inbox", "control"):
-            raise ValueError(f"inherited socket {label!r}: the names are inbox and control")
-        try:
-            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                raise ValueError(f"inherited descriptor {label} is no socket")
-        except OSError as error:
-            raise ValueError(f"inherited descriptor {label} is not open") from error
-        os.set_inheritable(fd, False)
-        sock = socket.socket(fileno=fd)
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"inherited socket {label} is no unix stream socket")
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ValueError(f"inherited socket {label} does not listen (Accept=no is needed)")
-        # Who connects is told by the kernel who listens: we, from now on, and not the manager that opened it.
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-        return sock
+def _inherited(fd: int, path: str) -> Listener:
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError as error:
+        raise ValueError(f"the inherited descriptor {fd} is not open") from error
+    if not is_socket:
+        raise ValueError(f"the inherited descriptor {fd} is no socket")
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"the inherited descriptor {fd} is no unix stream socket (ListenStream= with a path)")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ValueError(f"the inherited descriptor {fd} does not listen (Accept=no is needed)")
+    bound = sock.getsockname()
+    if bound != path and not _is_same_file(bound, path):
+        raise ValueError(f"the inherited descriptor {fd} is bound to {bound!r}, not to {path}")
+    # Who connects is told by the kernel who listens: we, from now on, and not the manager that opened it.
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return Listener(sock, path, None)
 
-    def listener(self, label: str) -> Listener | None:
-        sock = self.sockets.get(label)
-        return Listener(sock, str(sock.getsockname()), None) if sock else None
+
+def _is_same_file(bound: str | bytes, path: str) -> bool:
+    try:
+        return os.path.samefile(bound, path)
+    except (OSError, ValueError):  # an abstract name has a NUL in it
+        return False

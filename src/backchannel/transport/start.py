@@ -11,8 +11,6 @@ from ..errors import PeerAbsent
 from ..protocol.codec import Malformed, decode, encode
 from .paths import Places, write_private
 
-LOG_BYTES_MAX = 1 << 20  # then it becomes log.1, and the one before is gone
-
 
 def record(places: Places, name: str) -> None:
     """Writes how NAME's daemon is started: with this interpreter. Only for one's own agents, and `up`."""
@@ -41,7 +39,6 @@ def start(places: Places, name: str) -> int:
     """
     argv = [*command(places, name), "--dir", places.socket_dir]
     log = places.state(name, "log")
-    _rotate(log)
     log_bytes = _size(log)
     # The shell puts it in the background and ends: the daemon is nobody's child, and nobody's zombie. `exec`, or the
     # background shell would stay and wait for it.
@@ -71,11 +68,11 @@ def start(places: Places, name: str) -> int:
 def complaint_since(places: Places, name: str, log_bytes: int | None) -> str:
     """The error a daemon that was started then has logged since, or "": why there is no use in waiting for it."""
     log = places.state(name, "log")
-    if log_bytes is None or _size(log) == log_bytes:
+    if log_bytes is None or (size := _size(log)) == log_bytes:
         return ""
     try:
         with open(log, "rb") as file:
-            file.seek(log_bytes)
+            file.seek(log_bytes if size > log_bytes else 0)  # it may have been turned over meanwhile
             lines = file.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
@@ -119,11 +116,6 @@ def command(places: Places, name: str) -> list[str]:
             f"{name}'s daemon was started with {argv[0]}, which is gone", hint=f"backchannel up {name} records another"
         )
     return argv
-
-
-def _rotate(log: str) -> None:
-    if _size(log) > LOG_BYTES_MAX:
-        os.replace(log, log + ".1")
 
 
 def _open_descriptors() -> list[int]:
