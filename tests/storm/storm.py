@@ -1,4 +1,7 @@
-"""The storm itself: starts agents, kills them and their daemons by a seeded schedule, and collects what they wrote."""
+"""The storm itself: starts agents, kills them and their daemons by a seeded schedule, and collects what is left.
+
+`Storm` is what both have in common; `MessageStorm` blows over messages, `sessionstorm.SessionStorm` over sessions.
+"""
 
 import os
 import random
@@ -14,57 +17,78 @@ from backchannel.client import calls, wire
 from backchannel.client.drive import run
 from backchannel.transport.paths import Places, check_private
 
-from .history import History, Row, merged
+from .history import KINDS, History, Row
+from .journal import parse
 
 NAMES = ("ada", "bob", "cyd")
 PREFETCH = {"ada": 1, "bob": 1, "cyd": 5}
 ROOT = Path(__file__).parents[2]
 
 
-class Outcome(NamedTuple):
-    history: History
-    agents_killed: int
-    daemons_killed: int
-    seconds: float
+def seed() -> int:
+    """Of this run; STORM_SEED repeats another's schedule."""
+    return int(os.environ.get("STORM_SEED") or int.from_bytes(os.urandom(4), "little"))
+
+
+class Kills(NamedTuple):
+    agents: int
+    daemons: int
+
+    @property
+    def sum(self) -> int:
+        return self.agents + self.daemons
 
 
 class Storm:
-    """Three agents that send `count` messages to each other one, in a world of their own under `folder`."""
+    """Three agents in a world of their own under `folder`, and somebody who kills them and their daemons."""
 
-    def __init__(self, folder: Path, seed: int, count: int, *, drain_s: float) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.places = Places(str(folder / "run"), str(folder / "state"))
         self._dice = random.Random(seed)
-        self._count = count
-        self._drain_s = drain_s
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
         check_private(self.places.state_dir, make=True)
         # By chance a message may be in five hands that die. That is another test; here nothing may end but by its ack.
         (folder / "state" / "config.toml").write_text("deliveries_max = 1000\n")
 
-    def blow(self, kills: int) -> Outcome:
-        """Runs until everything is sent and received; the first `kills` kills of it under fire."""
-        began = time.monotonic()
-        agents_killed = daemons_killed = 0
-        try:
-            for name in NAMES:
-                self._start(name)
-            while agents_killed + daemons_killed < kills and self._is_anybody_busy():
-                time.sleep(self._dice.uniform(0.050, 0.110))
-                name = self._dice.choice(NAMES)
-                if self._dice.random() < 0.5:
-                    agents_killed += self._kill_agent(name)
-                else:
-                    daemons_killed += self._kill_daemon(name)
-            for name, agent in self._agents.items():
-                assert agent.wait(self._drain_s) == 0, f"{name} failed: {self._words(name)}"
-            seconds = time.monotonic() - began
-            return Outcome(self._collect(), agents_killed, daemons_killed, seconds)
-        finally:
-            self._end()
+    def program(self, name: str) -> list[str]:
+        """The module and the arguments of an agent."""
+        raise NotImplementedError
+
+    def start_all(self) -> None:
+        for name in NAMES:
+            self._start(name)
+
+    def kill_some(self, kills: int) -> Kills:
+        """Until it were so many, or nobody is busy any more."""
+        agents = daemons = 0
+        while agents + daemons < kills and self._is_anybody_busy():
+            time.sleep(self._dice.uniform(0.050, 0.110))
+            name = self._dice.choice(NAMES)
+            if self._dice.random() < 0.5:
+                agents += self._kill_agent(name)
+            else:
+                daemons += self._kill_daemon(name)
+        return Kills(agents, daemons)
+
+    def wait_for_all(self, patience_s: float) -> None:
+        for name, agent in self._agents.items():
+            assert agent.wait(patience_s) == 0, f"{name} failed: {self.words(name)}"
+
+    def end(self) -> None:
+        for agent in self._agents.values():
+            agent.kill()
+            agent.wait()
+        for name in NAMES:
+            self._kill_daemon(name)
+
+    def journal(self, name: str) -> str:
+        return str(self.folder / f"{name}.journal")
+
+    def words(self, name: str) -> str:
+        return (self.folder / f"{name}.err").read_text()[-2000:]
 
     def _start(self, name: str) -> None:
-        others = ",".join(other for other in NAMES if other != name)
         environment = {
             **os.environ,
             "BACKCHANNEL_DIR": self.places.socket_dir,
@@ -72,14 +96,13 @@ class Storm:
         }
         with open(self.folder / f"{name}.err", "ab") as errors:
             self._agents[name] = subprocess.Popen(
-                [sys.executable, "-m", "tests.storm.agent", name, others, str(self._count), str(PREFETCH[name]),
-                 self._journal(name)],
+                [sys.executable, "-m", *self.program(name)],
                 cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
 
     def _is_anybody_busy(self) -> bool:
         for name, agent in self._agents.items():
-            assert not agent.poll(), f"{name} failed: {self._words(name)}"
+            assert not agent.poll(), f"{name} failed: {self.words(name)}"
         return any(agent.returncode is None for agent in self._agents.values())
 
     def _kill_agent(self, name: str) -> bool:
@@ -92,10 +115,45 @@ class Storm:
         return True
 
     def _kill_daemon(self, name: str) -> bool:
-        pids = daemons(self.places, name)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return bool(pids)
+        is_killed = False
+        for pid in daemons(self.places, name):
+            try:
+                os.kill(pid, signal.SIGKILL)
+                is_killed = True
+            except ProcessLookupError:
+                pass  # of two that were started it was the second, and left by itself
+        return is_killed
+
+
+class Outcome(NamedTuple):
+    history: History
+    kills: Kills
+    seconds: float
+
+
+class MessageStorm(Storm):
+    """Each sends `count` messages to each other one."""
+
+    def __init__(self, folder: Path, seed: int, count: int, *, drain_s: float) -> None:
+        super().__init__(folder, seed)
+        self._count = count
+        self._drain_s = drain_s
+
+    def program(self, name: str) -> list[str]:
+        others = ",".join(other for other in NAMES if other != name)
+        return ["tests.storm.agent", name, others, str(self._count), str(PREFETCH[name]), self.journal(name)]
+
+    def blow(self, kills: int) -> Outcome:
+        """Runs until everything is sent and received; the first `kills` kills of it under fire."""
+        began = time.monotonic()
+        try:
+            self.start_all()
+            killed = self.kill_some(kills)
+            self.wait_for_all(self._drain_s)
+            seconds = time.monotonic() - began
+            return Outcome(self._collect(), killed, seconds)
+        finally:
+            self.end()
 
     def _collect(self) -> History:
         caller = wire.Caller(None, self.places)
@@ -105,25 +163,12 @@ class Storm:
             assert run(calls.stop(caller, name))
             rows += rows_of(self.places, name)
         caller.close()
-        return History(merged((name, Path(self._journal(name)).read_bytes()) for name in NAMES), rows, counters)
-
-    def _end(self) -> None:
-        for agent in self._agents.values():
-            agent.kill()
-            agent.wait()
-        for name in NAMES:
-            self._kill_daemon(name)
-
-    def _journal(self, name: str) -> str:
-        return str(self.folder / f"{name}.journal")
-
-    def _words(self, name: str) -> str:
-        return (self.folder / f"{name}.err").read_text()[-2000:]
+        return History({name: parse(Path(self.journal(name)).read_bytes(), KINDS) for name in NAMES}, rows, counters)
 
 
 def daemons(places: Places, name: str) -> list[int]:
     """The processes that serve NAME of this world, or are about to."""
-    wanted = [b"backchannel.daemon", name.encode(), b"--state", places.state_dir.encode()]
+    wanted = [name.encode(), b"--state", places.state_dir.encode()]
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -131,7 +176,7 @@ def daemons(places: Places, name: str) -> list[int]:
                 argv = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue  # it ended while we looked
-            if argv[3:7] == wanted:
+            if wanted in (argv[4:7], argv[3:6]):  # after `-m backchannel.daemon`, or a file that does the same
                 found.append(int(entry))
     return found
 

@@ -88,6 +88,10 @@ set -g __backchannel_valued \
     'peek --max' \
     'log --as' \
     'log --peer' \
+    'log --kind' \
+    'log --stage' \
+    'log --session' \
+    'log --trace' \
     'log --since' \
     'log --until' \
     'log --max' \
@@ -114,6 +118,11 @@ set -g __backchannel_valued \
     'progress --as' \
     'sessions --as' \
     'trace --as' \
+    'trace --kind' \
+    'trace --since' \
+    'trace --until' \
+    'export --as' \
+    'export --format' \
     'chat --as' \
     'chat --wait' \
     'serve --max' \
@@ -154,6 +163,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a abort -d 'End a session at
 complete -c backchannel -n '__backchannel_at "" 0' -a progress -d 'Show the peer that you are still at it; leases begin anew.'
 complete -c backchannel -n '__backchannel_at "" 0' -a sessions -d 'Your sessions, or all that is known of one.'
 complete -c backchannel -n '__backchannel_at "" 0' -a trace -d 'Who said what when in a session; or what became of a message.'
+complete -c backchannel -n '__backchannel_at "" 0' -a export -d 'A session as a document, with its texts.'
 complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session line by line; /quit or the end of input closes it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
@@ -246,12 +256,17 @@ complete -c backchannel -n '__backchannel_at peek any' -l help -d 'Show help and
 complete -c backchannel -n '__backchannel_at log any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at log any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at log any' -l peer -x -a '(__backchannel_agents)' -d 'only from this sender'
+complete -c backchannel -n '__backchannel_at log any' -l kind -x -d 'only this kind: message, bounce, loop, offer, data, ...'
+complete -c backchannel -n '__backchannel_at log any' -l stage -x -a 'stored taken acked done rejected expired cancelled dead' -d 'only what is in this stage now'
+complete -c backchannel -n '__backchannel_at log any' -l session -x -d 'only of this session'
+complete -c backchannel -n '__backchannel_at log any' -l trace -x -d 'only of this trace: a message and what came of it'
 complete -c backchannel -n '__backchannel_at log any' -l since -x -d 'from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00'
 complete -c backchannel -n '__backchannel_at log any' -l until -x -d 'before then'
 complete -c backchannel -n '__backchannel_at log any' -l follow -d 'go on as things happen'
 complete -c backchannel -n '__backchannel_at log any' -l max -x -d 'at most N (default: 1000); of a log the last'
 complete -c backchannel -n '__backchannel_at log any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at log any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at log any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at tap any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at tap any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at tap any' -l for -x -d 'end after S seconds'
@@ -302,7 +317,13 @@ complete -c backchannel -n '__backchannel_at sessions any' -l help -d 'Show help
 complete -c backchannel -n '__backchannel_at trace any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at trace any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at trace any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at trace any' -l kind -x -a 'SYN SYN-ACK REJ DATA FIN RST' -d 'of a session: only these frames'
+complete -c backchannel -n '__backchannel_at trace any' -l since -x -d 'of a session: from then on (10m, 2h, 3d ago, or a time)'
+complete -c backchannel -n '__backchannel_at trace any' -l until -x -d 'of a session: before then'
 complete -c backchannel -n '__backchannel_at trace any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at export any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at export any' -l format -x -a 'md jsonl mermaid' -d 'Markdown, JSON a line, or a Mermaid diagram'
+complete -c backchannel -n '__backchannel_at export any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at chat any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at chat any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at chat any' -l wait -x -d 'for the peer to accept (default: 300)'

@@ -6,6 +6,7 @@ anybody's interpreter. The names are found when first used, as in `backchannel` 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .adapters import Adapter
     from .aio import AsyncAgent, AsyncDelivery, AsyncReceipt
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .sessions import Request, Session
 
 _HOMES = {
+    "Adapter": "adapters",
     "Agent": "blocking",
     "AgentInfo": "records",
     "AsyncAgent": "aio",
@@ -30,6 +32,7 @@ _HOMES = {
     "acting_on": "records",
 }
 __all__ = [
+    "Adapter",
     "Agent",
     "AgentInfo",
     "AsyncAgent",

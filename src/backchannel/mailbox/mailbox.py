@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
 from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
+from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from .counters import Counters
 from .database import open_database, quick_check, unusable
@@ -662,42 +663,38 @@ class Mailbox:
         text: bytes = self.db.execute("SELECT text FROM messages WHERE msg_no = ?", (msg_no,)).fetchone()[0]
         return text
 
-    def waiting(self, after: int, count: int) -> list[tuple[Any, ...]]:
-        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). Nothing is taken."""
+    def waiting(self, after: int, count: int) -> sqlite3.Cursor:
+        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). The caller closes it."""
         return self.db.execute(
             f"SELECT msg_no, stage, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
             " WHERE stage IN ('stored', 'taken') AND msg_no > ? ORDER BY msg_no LIMIT ?",
             (after, count),
-        ).fetchall()
+        )
 
-    def history(
-        self,
-        after: int,
-        count: int,
-        sender: str | None,
-        since: float | None,
-        until: float | None,
-        *,
-        before: int | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope).
+    def numbers(self) -> tuple[int, int]:
+        """The lowest and the highest msg_no there is: (1, 0) in an empty mailbox."""
+        first, last = self.db.execute(
+            "SELECT (SELECT min(msg_no) FROM messages), (SELECT max(msg_no) FROM messages)"
+        ).fetchone()
+        return first or 1, last or 0
 
-        With `before` the last `count` of those below it (0: of all), newest first.
+    def history(self, wanted: Log, begin: int, end: int, *, newest_first: bool) -> sqlite3.Cursor:
+        """Of the messages from number `begin` to before `end` those that are wanted, at most `wanted.max`.
+
+        Each as (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope). Read one by one: texts are large.
+        The caller closes it.
         """
-        if before is not None:
-            return self.db.execute(
-                f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-                " WHERE (?1 = 0 OR msg_no < ?1) AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-                " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4)"
-                " ORDER BY msg_no DESC LIMIT ?5",
-                (before, sender, since, until, count),
-            ).fetchall()
+        order = "DESC" if newest_first else "ASC"
         return self.db.execute(
             f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-            " WHERE msg_no > ?1 AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-            " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4) ORDER BY msg_no LIMIT ?5",
-            (after, sender, since, until, count),
-        ).fetchall()
+            " WHERE msg_no >= :begin AND msg_no < :end"
+            " AND (:sender IS NULL OR sender = :sender OR (:sender = '@user' AND sender LIKE '@%'))"
+            " AND (:kind IS NULL OR kind = :kind) AND (:stage IS NULL OR stage = :stage)"
+            " AND (:session IS NULL OR session = :session) AND (:trace_id IS NULL OR :trace_id IN (trace_id, id))"
+            " AND (:since IS NULL OR stored_at >= :since) AND (:until IS NULL OR stored_at < :until)"
+            f" ORDER BY msg_no {order} LIMIT :max",
+            {"begin": begin, "end": end, **{name: getattr(wanted, name) for name in wanted.__struct_fields__}},
+        )
 
     def set_paused(self, paused: bool) -> None:
         """Whether a person stopped the handing out. Survives restarts."""

@@ -1,0 +1,38 @@
+"""`backchanneld` under witness: `tests/storm/daemon.py NAME --state STATE ...`. It serves as always, and writes down
+what it answered to each frame of a peer. So a storm can tell how often frames came again, and that none was taken
+twice.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from backchannel.daemon import run, sessions
+from backchannel.protocol import sessionwire
+from backchannel.protocol.effects import Answer
+
+ROOT = str(Path(__file__).parents[2])
+
+
+def main() -> None:
+    sys.path.insert(0, ROOT)
+    from tests.storm.journal import line
+    from tests.storm.sessionhistory import Answered
+
+    name, state = sys.argv[1], sys.argv[sys.argv.index("--state") + 1]
+    witness = os.open(f"{state}/{name}.answers", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    answer_body = sessionwire.answer_body
+
+    def written_down(answer: Answer, *rest: Any) -> Any:
+        frame = answer.frame
+        event = Answered(name, frame.session, frame.kind, frame.number, answer.outcome.value, answer.reason)
+        os.write(witness, line(event))
+        return answer_body(answer, *rest)
+
+    vars(sessions)["answer_body"] = written_down
+    run.main()
+
+
+if __name__ == "__main__":
+    main()
