@@ -11,7 +11,7 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..protocol.receipt import Stage
@@ -193,7 +193,7 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
 
 def down(options: argparse.Namespace) -> int:
     places = wire.Caller(None).places
-    names = places.registered() if options.all else options.names
+    names = places.own() if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError("down needs a NAME, or --all", code="usage", hint="backchannel down NAME...")
     return _for_each(names, _down, options)
@@ -268,7 +268,8 @@ def _adapters(agent: dict[str, Any]) -> str:
 
 def pause(options: argparse.Namespace) -> int:
     # Who is down hands nothing out anyway; a person who stops all of them means those that might.
-    names = wire.Caller(None).everybody_else() if options.all else options.names
+    caller = wire.Caller(None)
+    names = [n for n in caller.everybody_else() if caller.places.is_ours(n)] if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
     return _for_each(names, _pause, options)
@@ -413,8 +414,11 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
 
 
 def _require_registered(caller: wire.Caller, name: AgentName) -> None:
-    if not os.path.exists(caller.places.state(name, "key")):
-        wire.check_startable(caller, name, may_start=False)
+    if caller.places.is_ours(name):
+        return
+    if name in caller.places.registered():
+        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
+    wire.check_startable(caller, name, may_start=False)
 
 
 def _unlink(path: str) -> bool:

@@ -16,7 +16,7 @@ from ..errors import BackchannelError, NotPermitted, PeerAbsent
 from ..protocol.codec import encode
 from ..transport import start
 from ..transport.lock import served_in
-from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
+from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
 from .common import ago
 from .hermes import examine_profiles
 from .terminal import is_coloured
@@ -90,10 +90,10 @@ def _installation() -> Iterator[Finding]:
 def _places(places: Places) -> Iterator[Finding]:
     for variable, path in (("STATE", places.state_dir), ("DIR", places.socket_dir)):
         try:
-            check_private(path)
+            check_private(path) if variable == "STATE" else check_socket_dir(places)
         except FileNotFoundError:
             yield Finding("ok", variable, f"{path} will be made when it is needed")
-        except NotPermitted as error:
+        except BackchannelError as error:
             yield Finding("fail", variable, error.message, error.hint)
         else:
             yield Finding("ok", variable, path)
@@ -106,6 +106,13 @@ def _places(places: Places) -> Iterator[Finding]:
 
 def _agent(caller: wire.Caller, name: str) -> Iterator[Finding]:
     places = caller.places
+    if not places.is_ours(name):
+        try:
+            run(calls.ping(caller, name, 5.0, may_start=False))
+            yield Finding("ok", name, "is another user's, and answers")
+        except BackchannelError as error:
+            yield Finding("warn", name, f"is another user's: {error.message}", error.hint)
+        return
     try:
         check_private(places.state(name))
         mode = stat.S_IMODE(os.lstat(places.state(name, "key")).st_mode)

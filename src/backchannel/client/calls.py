@@ -549,7 +549,8 @@ def _push_params(
     params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
-        params["auth"] = caller.key
+        if caller.places.is_ours(to):
+            params["auth"] = caller.key  # who we are to another user's agent says the kernel
     params.update(options)
     params["text"] = text
     return params
@@ -611,7 +612,7 @@ def _find(
             receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
             if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
                 found[receipt_now["to"]] = receipt_now
-        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
+        except (PeerAbsent, TimedOut, NotPermitted):  # it may be another's message: one daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":

@@ -21,6 +21,7 @@ from ..protocol import fastcodec, frame
 from ..protocol.envelope import Envelope, Peer, shown_sender, to_delivery
 from ..protocol.names import AgentName, make_id
 from ..protocol.receipt import Stage
+from ..transport.policy import Policy
 from .callers import Answer, Caller, Taker, Watcher
 from .config import Config
 from .control import Control, queued
@@ -44,7 +45,7 @@ class Host:
     """One agent's daemon without its sockets.
 
     `key_of(name)` reads an agent's key, `is_model_driven(name)` its settings, `registered()` lists the agents of this
-    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk.
+    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk, `policy()` who else may come.
     After `receive`, `closed` or `handle_timer`, call `finish` and send what it returns. `stopping` asks the server to
     close this name.
     """
@@ -62,6 +63,7 @@ class Host:
         registered: Callable[[], list[str]],
         random: Callable[[int], bytes],
         free_bytes: Callable[[], int],
+        policy: Callable[[], Policy | None] = lambda: None,
     ) -> None:
         self.name = str(name)
         self.mailbox = mailbox
@@ -75,6 +77,7 @@ class Host:
         self.key_of = key_of
         self.is_model_driven = is_model_driven
         self.free_bytes = free_bytes
+        self.policy = policy
         self.takers: list[Taker] = []
         self.watchers: list[Watcher] = []
         self._pass: list[tuple[Caller, bytes]] = []  # the requests of this pass, should it have to be done again
@@ -92,7 +95,7 @@ class Host:
             self.name,
             self.outbox,
             self.sessions.frames,
-            key=lambda: key_of(self.name),
+            key=self._key_for,
             jitter=lambda: random(1)[0] / 256,
             prepare=self.sessions.prepare,
         )
@@ -265,9 +268,7 @@ class Host:
             return False
         if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
             return False
-        if not self.own_calls.inheritance.is_over(
-            now
-        ):  # a model thinks longer than a minute, and must not be forgotten
+        if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
             return False
         return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
 
@@ -283,10 +284,8 @@ class Host:
             handler = methods.get(request.method)
             if handler is None:
                 raise self._unknown_method(request.method)
-            if caller.peer.uid not in (self.uid, 0):  # the sockets' modes keep strangers out, unless somebody erred
-                raise NotPermitted(
-                    f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
-                )
+            if self.is_stranger(caller):  # the sockets' modes let none in, but in the system layout
+                self._check_stranger(caller)
             answer = handler(caller, request, request_id, now, wall)
             if answer is not None:
                 self.staged.append(Answer(caller, answer))
@@ -297,6 +296,27 @@ class Host:
         except Exception:
             caller.pending -= 1
             raise
+
+    def is_stranger(self, caller: Caller) -> bool:
+        """Whether it is another user's process: neither the agent's own nor root's."""
+        return caller.peer.uid not in (self.uid, 0)
+
+    def _check_stranger(self, caller: Caller) -> None:
+        policy = self.policy()
+        if caller.is_control or policy is None:
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
+            )
+        if not policy.permits(caller.peer.uid):
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}",
+                hint=f"root adds it in {policy.path}: as the owner of an agent, or to `users`",
+            )
+
+    def _key_for(self, target: str) -> str | None:
+        """Our key, to show to the daemon of an agent of our own user; who we are to another's says the kernel."""
+        is_theirs = (policy := self.policy()) is not None and policy.owners.get(target, self.uid) != self.uid
+        return None if is_theirs else self.key_of(self.name)
 
     def _let_go(self, caller: Caller, now: float, wall: float) -> None:
         self.taking.let_go(caller, wall)

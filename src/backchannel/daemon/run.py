@@ -24,7 +24,7 @@ from ..protocol.names import AgentName
 from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
-from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
+from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
 from . import log
 from .config import Config, load
 from .host import Host
@@ -140,14 +140,17 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
             registered=places.registered,
+            policy=places.policy,
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
         _sync_directory(places.state(name))
         if listeners is None:
-            check_private(places.socket_dir, make=True)
+            check_socket_dir(places, make=True)
             folder = places.sockets(name)
-            listeners = listen(folder, INBOX), listen(folder, CONTROL)
+            policy = places.policy()
+            gid, mode = (policy.gid, 0o660) if policy is not None else (None, 0o600)
+            listeners = listen(folder, INBOX, gid=gid, mode=mode), listen(folder, CONTROL, gid=gid)
         lock.write(places.socket_dir)
         return Seat(host, *listeners, server.make_log(path + "-wal"), lock)
     except BaseException:

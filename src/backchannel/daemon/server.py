@@ -614,7 +614,7 @@ class Server:
     def _bind_again(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
         folder, _, file = listener.path.rpartition("/")
         try:
-            fresh = listen(folder, file, make=False)
+            fresh = listen(folder, file, gid=listener.gid, mode=listener.mode, make=False)
         except (OSError, NotPermitted) as error:
             logger.error("%s: its place %s is lost (%s); ending", seat.host.name, folder, error)
             self.stop(EXIT_UNAVAILABLE)

@@ -611,13 +611,16 @@ class Mailbox:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def get(self, message_id: str, sender: str | None) -> State:
-        """A message by id, and by sender where two used the same. Raises `LocalProtocolError`."""
+    def get(self, message_id: str, sender: str | None, uid: int | None = None) -> State:
+        """A message by id, and by sender where two used the same; with `uid` only one that this user sent. Raises
+        `LocalProtocolError`."""
         rows = self.db.execute(
             f"SELECT {_STATE} FROM messages WHERE id = ?",  # noqa: S608 - a constant
             (message_id,),
         ).fetchall()
         found = [State(*row) for row in rows if sender is None or shown_sender(row[2]) == sender]
+        if uid is not None:
+            found = [state for state in found if state.uid == uid]
         if not found:
             raise LocalProtocolError(
                 f"there is no message {message_id} here", code="no_such_message", hint="check the id and the agent"

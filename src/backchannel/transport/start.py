@@ -47,7 +47,12 @@ def start(places: Places, name: str) -> int:
     pid = os.posix_spawn(
         "/bin/sh",
         ["/bin/sh", "-c", script, "sh", *argv],
-        {"PATH": os.defpath, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"},
+        {
+            "PATH": os.defpath,
+            "HOME": os.path.expanduser("~"),
+            "LANG": "C.UTF-8",
+            "BACKCHANNEL_POLICY": places.policy_path,
+        },
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
