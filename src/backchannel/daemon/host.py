@@ -262,6 +262,21 @@ class Host:
         times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
+    def is_idle(self, now: float) -> bool:
+        """Whether no process is needed: what lies here can lie as well without one until somebody calls.
+
+        Not idle is what holds or waits (a lease, a taker, an open session, a row that must go out), and what is due at
+        some time (a ttl). A session that is over has only to be forgotten: the next start does that.
+        """
+        waits = self.takers or self.watchers or self.own_calls.tappers or self.session_calls.watchers
+        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames):
+            return False
+        if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
+            return False
+        if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
+            return False
+        return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
+
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
     def _dispatch(self, caller: Caller, line: bytes, now: float, wall: float) -> None:

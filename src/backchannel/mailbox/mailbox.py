@@ -577,6 +577,11 @@ class Mailbox:
             raise Refused(f"message {state.id} is {state.stage} already", code="ended", hint="nothing to do")
         self._settle(state, Stage.CANCELLED, wall, reason="cancelled by the sender")
 
+    def has_ttl_to_come(self) -> bool:
+        """Whether something waits that has a ttl. (`next_expiry` may still be that of a message which has ended.)"""
+        self._find_next_expiry()
+        return self.next_expiry is not None
+
     def expire(self, now: float, wall: float) -> None:
         """Ends what waited longer than its ttl. A leased message expires only when it comes back."""
         if self.next_expiry is None or self.next_expiry > now:
