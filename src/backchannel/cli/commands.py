@@ -12,6 +12,7 @@ from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
+from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..protocol.receipt import Stage
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"backchannel {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     # Only named here so that they stand in the list: they have a parser of their own.
-    for name, module in (("send", send), ("recv", recv)):
+    for name, module in (("send", send), ("recv", recv), ("hook", engine)):
         about = " ".join(module.USAGE.split("\n\n")[1].split())
         commands.add_parser(name, help=about.partition(". ")[0].rstrip(".") + ".", add_help=False)
 

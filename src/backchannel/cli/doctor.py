@@ -18,6 +18,7 @@ from ..protocol.codec import encode
 from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
+from . import coding
 from .common import ago
 from .hermes import examine_profiles
 from .terminal import is_coloured
@@ -43,7 +44,7 @@ class Finding(NamedTuple):
 
 # What looks at the programs around us: (verdict, subject, says, mend) for each thing found. A new one is a line here.
 Examiner = Callable[[Places], Iterable[tuple[str, str, str, str]]]
-EXAMINERS: tuple[Examiner, ...] = (examine_profiles,)
+EXAMINERS: tuple[Examiner, ...] = (examine_profiles, coding.examine)
 
 
 def examine(*, as_json: bool) -> int:
