@@ -17,7 +17,7 @@ from ..protocol.names import AgentName
 from ..transport import start
 from ..transport.paths import register, write_private
 from . import init, recv, send, session
-from .common import caller_of, each, positive, receipt_line, say, seconds, session_line
+from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
 from .terminal import printable
 
 STOP_S = 5.0
@@ -235,13 +235,28 @@ def agents(options: argparse.Namespace) -> int:
         return 0
     if not found:
         print("no agents yet: backchannel up NAME")
-    width = max((len(agent["name"]) for agent in found), default=0)
-    for agent in found:
-        state = "online" if agent["online"] else "down" if agent["down"] else "offline"
-        state = "paused" if agent["paused"] else "receiving" if agent["receiving"] else state
-        backlog = "" if agent["backlog"] is None else f"{agent['backlog']} waiting"
-        print(f"{agent['name']:<{width}}  {state:<9}  {backlog}".rstrip())
+    print_columns([_agent_row(agent) for agent in found])
     return 0
+
+
+def _agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
+    """Its name, its daemon, the agent itself, its mail, and what connects it."""
+    since = f" {ago(agent['since'])}" if agent["since"] and agent["presence"] in ("idle", "away") else ""
+    oldest = f", the oldest for {ago(agent['oldest_unacked'])}" if agent["oldest_unacked"] else ""
+    backlog = "" if agent["backlog"] is None else f"{agent['backlog']} waiting{oldest}"
+    if agent["down"]:
+        return agent["name"], "down", "", backlog, _adapters(agent)
+    daemon = "online" if agent["online"] else "offline"
+    return agent["name"], daemon, agent["presence"] + since, backlog, _adapters(agent)
+
+
+def _adapters(agent: dict[str, Any]) -> str:
+    shown = []
+    for adapter in agent["adapters"]:
+        able = [word for word, key in (("wakes", "wakes"), ("mid-turn", "mid_turn")) if adapter[key]]
+        away = [] if adapter["attached"] else ["not attached"]
+        shown.append(f"{adapter['name']} ({', '.join([*able, 'evidence ' + adapter['evidence'], *away])})")
+    return ", ".join(shown)
 
 
 def pause(options: argparse.Namespace) -> int:

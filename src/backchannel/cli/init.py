@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..client import calls, wire
+from ..client import adapters, calls, wire
+from ..client.adapters import Adapter
 from ..client.drive import run
 from ..errors import LocalProtocolError
 from ..transport.paths import Places, register
@@ -145,6 +146,13 @@ def driven_by_model(places: Places, name: str) -> TextChange:
     before = read(path)
     is_said = any(line.split("=")[0].strip() == "driven_by" for line in (before or "").splitlines())
     return TextChange(path, before, before if is_said else MODEL_LINE + (before or ""))
+
+
+def declaring(places: Places, name: str, adapter: Adapter) -> TextChange:
+    """The file that says what connects the agent and what that can do, for `agents` to show. `uninit` takes it away:
+    `TextChange(change.path, change.before, None)`."""
+    path = adapters.path_of(places, name, adapter.name)
+    return TextChange(path, read(path), adapters.content(adapter))
 
 
 def read(path: str) -> str | None:

@@ -6,6 +6,7 @@ anybody's interpreter. The names are found when first used, as in `backchannel` 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .adapters import Adapter
     from .aio import AsyncAgent, AsyncDelivery, AsyncReceipt
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .sessions import Request, Session
 
 _HOMES = {
+    "Adapter": "adapters",
     "Agent": "blocking",
     "AgentInfo": "records",
     "AsyncAgent": "aio",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 __all__ = [
     "UNTRUSTED",
+    "Adapter",
     "Agent",
     "AgentInfo",
     "AsyncAgent",

@@ -12,6 +12,7 @@ from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
+from .adapters import Adapter
 from .aiodrive import run
 from .aiosessions import AsyncRequest, AsyncSession
 from .commit import Close, Commit, Send
@@ -89,8 +90,9 @@ class AsyncDelivery(DeliveryRecord):
 class AsyncAgent:
     """As `Agent`. Its daemon is started by the first call that needs it."""
 
-    def __init__(self, name: str, *, places: Places | None = None) -> None:
+    def __init__(self, name: str, *, places: Places | None = None, adapter: Adapter | None = None) -> None:
         self._caller = wire.Caller(name, places)
+        self._caller.adapter = None if adapter is None else adapter._asdict()
         register(self._caller.places, self.name)
         if start.can_serve():
             start.record(self._caller.places, self.name)
@@ -354,10 +356,7 @@ class AsyncAgent:
 
     async def agents(self) -> list[AgentInfo]:
         """As `Agent.agents`."""
-        return [
-            AgentInfo(a["name"], a["online"], a["backlog"], a["receiving"], a["paused"], a["down"])
-            for a in await run(calls.agents(self._caller))
-        ]
+        return [AgentInfo(**a) for a in await run(calls.agents(self._caller))]
 
     async def close(self) -> None:
         """As `Agent.close`."""

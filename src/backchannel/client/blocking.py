@@ -17,6 +17,7 @@ from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
+from .adapters import Adapter
 from .commit import Close, Commit, Send
 from .drive import run
 from .records import (
@@ -103,8 +104,9 @@ class Agent:
     Raises `LocalProtocolError` for a bad name, `PeerAbsent` if its daemon is down by a person's wish or cannot start.
     """
 
-    def __init__(self, name: str, *, places: Places | None = None) -> None:
+    def __init__(self, name: str, *, places: Places | None = None, adapter: Adapter | None = None) -> None:
         self._caller = wire.Caller(name, places)
+        self._caller.adapter = None if adapter is None else adapter._asdict()
         places = self._caller.places
         register(places, self.name)
         if start.can_serve():
@@ -413,10 +415,7 @@ class Agent:
 
     def agents(self) -> list[AgentInfo]:
         """All registered agents of this machine."""
-        return [
-            AgentInfo(a["name"], a["online"], a["backlog"], a["receiving"], a["paused"], a["down"])
-            for a in run(calls.agents(self._caller))
-        ]
+        return [AgentInfo(**a) for a in run(calls.agents(self._caller))]
 
     def close(self) -> None:
         """Closes connections; what is leased and unsettled falls. The mailbox and its daemon stay."""

@@ -45,6 +45,7 @@ ANSWER_GRACE_S = 5.0  # beyond a wait the daemon was asked for, until we call it
 BATCH_LINES = 100  # of one write; their answers fit a socket's buffer, so neither end waits for the other
 BATCH_BYTES = 1 << 18
 WAIT_SLICE_S = 600.0  # one long poll of an endless wait
+LOOK_S = 2.0  # for one agent to say how it is
 FIND_S = 5.0  # for one agent to answer (and to start, if it must) while a message is looked for among all
 AGAIN_S = 0.2  # until a crowded daemon is asked again whether a question ended; the answer needs no such wait
 
@@ -378,7 +379,8 @@ def take(
     take_id = new_id("t")
     stream.take_id = take_id
     params: dict[str, Any] = {
-        "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None
+        "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None,
+        "adapter": caller.adapter,
     }  # fmt: skip
     while True:
         left = slice_left(deadline)
@@ -506,18 +508,37 @@ def hear(stream: "Stream") -> "Conversation[Any]":
 
 
 def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
-    """All registered agents; of one whose daemon does not run nothing but its name is known."""
+    """All registered agents, and whether they are there: by the lock their daemon holds and the connections they hold.
+
+    Of one whose daemon does not run nothing is known but its name, and what was installed for it.
+    """
+    from .adapters import declared, merged  # beside the fast path
+
     found = []
     for name in caller.places.registered():
-        entry: dict[str, Any] = {"name": name, "online": False, "backlog": None, "receiving": False, "paused": False}
+        is_down = os.path.exists(caller.places.state(name, "down"))
+        entry: dict[str, Any] = {
+            "name": name, "online": False, "backlog": None, "oldest_unacked": None,
+            "presence": "down" if is_down else "away", "since": None, "receiving": False, "paused": False,
+            "down": is_down,
+        }  # fmt: skip
+        attached: list[dict[str, Any]] = []
         try:
-            answer = yield from ping(caller, name, 2.0, may_start=False)
-            entry.update(online=True, backlog=answer["backlog"], receiving=answer["receiving"], paused=answer["paused"])
+            try:
+                state = yield from call(caller, name, CONTROL, "status", {}, LOOK_S, may_start=False)
+            except NotPermitted:  # another user's: its inbox may say a little
+                state = yield from ping(caller, name, LOOK_S, may_start=False)
+            entry.update((key, state[key]) for key in _KNOWN if key in state)
+            entry["online"] = True
+            if state["paused"]:
+                entry["presence"] = "paused"
+            attached = state.get("adapters", [])
         except (PeerAbsent, NotPermitted):
             pass
         except TimedOut:
             entry["online"] = True  # it holds its lock, but is too busy to say more
-        entry["down"] = os.path.exists(caller.places.state(name, "down"))
+        entry["adapters"] = merged(attached, declared(caller.places, name))
+        entry["wakes"] = any(a["wakes"] and a["attached"] for a in entry["adapters"]) if entry["adapters"] else None
         found.append(entry)
     return found
 
@@ -638,4 +659,5 @@ def _find(
     )
 
 
+_KNOWN = ("backlog", "oldest_unacked", "presence", "since", "receiving", "paused")  # of a status, to `agents`
 _ORDER = ("queued", "stored", "taken", "acked", "done")

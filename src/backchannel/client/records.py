@@ -20,11 +20,16 @@ class AgentInfo(NamedTuple):
     """One registered agent. `backlog` (messages unacked) is None while its daemon does not run."""
 
     name: str
-    online: bool
+    online: bool  # its daemon runs
     backlog: int | None
+    oldest_unacked: float | None  # when the oldest message not acked yet was stored (Unix time)
+    presence: str  # of the agent itself: working, idle, away; or paused, down: a person stopped it
+    since: float | None  # when it last came, settled something, or went; None: not since its daemon started
     receiving: bool  # some process of the agent waits for mail, or holds some
     paused: bool  # a person stopped the handing out; mail waits
     down: bool
+    wakes: bool | None  # a message gives it a turn even when it is idle; None: nothing says so
+    adapters: list[dict[str, Any]]  # what connects it, and can do what; `attached`: it is connected now
 
 
 class Answer(NamedTuple):

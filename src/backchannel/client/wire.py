@@ -87,6 +87,7 @@ class Caller:
     def __init__(self, name: str | None, places: Places | None = None) -> None:
         self.name = AgentName(name) if name is not None else None
         self.places = places or find_places()
+        self.adapter: dict[str, Any] | None = None  # what takes for the agent, and what it can do (`adapters.py`)
         self.queued_to: dict[
             str, str
         ] = {}  # targets for whom our own daemon may still hold messages: the last one's id

@@ -229,7 +229,7 @@ class Host:
     def closed(self, caller: Caller, now: float, wall: float) -> None:
         """The connection is gone: what it waited for is forgotten, what it held falls."""
         self._left.append(caller)
-        self._let_go(caller, now)
+        self._let_go(caller, now, wall)
         if caller.is_control and self._failure is None:
             self._own(lambda: self.mailbox.release_expired(now, wall))
 
@@ -281,7 +281,8 @@ class Host:
             caller.pending -= 1
             raise
 
-    def _let_go(self, caller: Caller, now: float) -> None:
+    def _let_go(self, caller: Caller, now: float, wall: float) -> None:
+        self.taking.let_go(caller, wall)
         self.own_calls.closed(caller)
         self.session_calls.closed(caller)
         self.takers = [t for t in self.takers if t.caller is not caller]
@@ -443,7 +444,7 @@ class Host:
         for caller, line in requests:
             self._do_alone(caller, line, now, wall)
         for caller in self._left:
-            self._let_go(caller, now)
+            self._let_go(caller, now, wall)
         error = self._alone(self._hand_out, now, wall)
         self._is_stuck = error is not None
         if error is not None and not isinstance(error, sqlite3.Error):
@@ -563,6 +564,12 @@ class Host:
         if with_reply and state.stage is Stage.DONE and (text := self.mailbox.reply_text(state.msg_no)) is not None:
             receipt["reply_text"] = Raw(text)
         return frame.answer(request_id, receipt)
+
+    def is_held_by(self, caller: Caller) -> bool:
+        """Whether it waits for mail on this connection, or holds some of it."""
+        return any(t.caller is caller for t in self.takers) or any(
+            x.holder is caller for x in self.mailbox.leases.values()
+        )
 
     @property
     def is_receiving(self) -> bool:

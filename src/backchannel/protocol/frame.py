@@ -85,6 +85,16 @@ class Nothing(msgspec.Struct, gc=False):
 # --- control.sock: the agent itself -----------------------------------------------------------------------------------
 
 
+class Adapter(msgspec.Struct, gc=False):
+    """What drives the agent on this connection, and what it can do for a message. Its own word."""
+
+    name: str
+    wakes: bool = False  # gives an idle agent a turn
+    mid_turn: bool = False  # puts mail before the model in the middle of its work
+    evidence: str = "ack"  # what its acks rest on: ack | flush | turn
+    version: str = ""  # of the program that it connects
+
+
 class Take(msgspec.Struct, gc=False):
     """Lease up to `max` deliveries; wait up to `wait` seconds for the first. The same `take_id` answers the same."""
 
@@ -96,6 +106,7 @@ class Take(msgspec.Struct, gc=False):
     reply_to: str | None = None  # only answers to this message
     resume: bool = False  # only what this take_id holds already: a client that found its daemon restarted
     detached: bool = False  # false: held, lives as long as this connection; true: 300 s, renewable
+    adapter: Adapter | None = None  # who takes; shown while this connection is open
 
 
 class Token(msgspec.Struct, rename={"sender": "from"}, gc=False):
