@@ -132,6 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
@@ -377,6 +380,18 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
 
 
 def demo(options: argparse.Namespace) -> int:
