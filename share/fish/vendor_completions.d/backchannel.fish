@@ -123,7 +123,8 @@ set -g __backchannel_valued \
     'init --hermes' \
     'uninit --profile' \
     'uninit --agent' \
-    'uninit --hermes'
+    'uninit --hermes' \
+    'mcp --as'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -158,6 +159,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session
 complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
 complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
+complete -c backchannel -n '__backchannel_at "" 0' -a mcp -d 'Serve an agent\'s mailbox as MCP tools, on standard input and output.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
@@ -327,6 +329,8 @@ complete -c backchannel -n '__backchannel_at uninit any' -l dry-run -d 'only sho
 complete -c backchannel -n '__backchannel_at uninit any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at uninit 0' -a 'hermes'
+complete -c backchannel -n '__backchannel_at mcp any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at mcp any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'

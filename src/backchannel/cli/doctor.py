@@ -1,5 +1,6 @@
 """`backchannel doctor`: what is wrong here, a line a check, each with the command that mends it."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -10,11 +11,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .. import __version__
-from ..client import calls, wire
+from ..client import calls, sandbox, wire
 from ..client.drive import run
 from ..errors import BackchannelError, NotPermitted, PeerAbsent
 from ..protocol.codec import encode
 from ..transport import start
+from ..transport.dial import connect
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
 from .common import ago
@@ -62,6 +64,7 @@ def _all() -> Iterator[Finding]:
         yield Finding("fail", "places", error.message, error.hint)
         return
     yield from _places(places)
+    yield from _sandbox(places)
     names = places.registered()
     if not names:
         yield Finding("ok", "agents", "none yet", "backchannel up NAME")
@@ -102,6 +105,19 @@ def _places(places: Places) -> Iterator[Finding]:
             "warn", "DIR", "long names make socket paths that programs without our library cannot reach",
             "set BACKCHANNEL_DIR to a shorter path",
         )  # fmt: skip
+
+
+def _sandbox(places: Places) -> Iterator[Finding]:
+    """Whether Unix sockets can be used at all: asked of one that nobody can have, since its name is no agent's."""
+    path = f"{places.socket_dir}/@doctor/{CONTROL}"
+    try:
+        connect(path, 1.0).close()
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EAFNOSUPPORT):
+            why = sandbox.refused(path, error.errno)
+            yield Finding("fail", "sandbox", why.message, why.hint)
+            return
+    yield Finding("ok", "sandbox", "Unix sockets may be used")
 
 
 def _agent(caller: wire.Caller, name: str) -> Iterator[Finding]:
@@ -159,6 +175,9 @@ def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:
     begun = time.perf_counter()
     try:
         state = run(calls.status(caller, name, 5.0))
+    except NotPermitted as error:
+        yield Finding("fail", name, error.message, error.hint)
+        return
     except BackchannelError as error:
         yield Finding("fail", name, error.message, f"backchannel down {name} && backchannel up {name}")
         return
