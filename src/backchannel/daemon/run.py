@@ -100,11 +100,13 @@ def serve(places: Places, names: list[AgentName]) -> int:
         gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
         gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
         manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
-        status = server.run()
+        try:
+            status = server.run()
+        finally:
+            manager.tell("STOPPING=1")
         if status == EXIT_IO:
             os._exit(status)  # as after a kill: nothing more is written, and the next start checks the file
     finally:
-        manager.tell("STOPPING=1")
         server.close()
     return status
 
