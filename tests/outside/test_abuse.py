@@ -413,6 +413,7 @@ asyncio.run(main())
     ],
 )
 def test_a_start_does_not_read_the_mail_that_waits(world: World, count: int, size: int) -> None:
+    world.configure("bob", f"messages_max = {2 * count}\nbytes_max = {4 << 30}\n")
     world.start("bob").stop()
     fill(world.state / "bob" / "mailbox.db", count, size)
     bytes_ = (world.state / "bob" / "mailbox.db").stat().st_size
