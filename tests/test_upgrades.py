@@ -120,6 +120,7 @@ def test_a_kill_in_the_middle_of_an_upgrade_leaves_the_old_or_the_new(tmp_path: 
 # --- real daemons -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof
 def test_a_real_daemon_starts_on_it_and_hands_out_what_waited(world: World, step: int) -> None:
     world.start("executor", "analyst", "writer").stop()
     mailbox = world.state / "executor" / "mailbox.db"
@@ -165,6 +166,7 @@ OLDER = [sys.executable, "-P", "-c", "import backchannel, sys; backchannel.__ver
 RUN = "from backchannel.daemon.run import main; main(sys.argv[1:])"
 
 
+@pytest.mark.proof
 def test_a_daemon_that_an_upgrade_left_running_serves_until_up_replaces_it(world: World) -> None:
     """Clients of today speak with it; `up` says which version ran, and no mail is lost between the two."""
     record = world.state / "executor" / "run"
