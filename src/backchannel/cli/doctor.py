@@ -19,6 +19,7 @@ from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
 from .common import ago
 from .hermes import examine_profiles
+from .service import examine_units
 from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)
@@ -68,7 +69,7 @@ def _all() -> Iterator[Finding]:
     caller = wire.Caller(None, places)
     for name in names:
         yield from _agent(caller, name)
-    for found in examine_profiles(places):
+    for found in (*examine_units(places), *examine_profiles(places)):
         yield Finding(*found)
 
 
