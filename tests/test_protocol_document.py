@@ -57,6 +57,8 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "tap": frame.Tap,
     "config": frame.Nothing,
     "status": frame.Nothing,
+    "check": frame.Check,
+    "metrics": frame.Nothing,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

@@ -12,6 +12,7 @@ from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
+from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..protocol.receipt import Stage
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"backchannel {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     # Only named here so that they stand in the list: they have a parser of their own.
-    for name, module in (("send", send), ("recv", recv)):
+    for name, module in (("send", send), ("recv", recv), ("hook", engine)):
         about = " ".join(module.USAGE.split("\n\n")[1].split())
         commands.add_parser(name, help=about.partition(". ")[0].rstrip(".") + ".", add_help=False)
 
@@ -142,7 +143,13 @@ def build_parser() -> argparse.ArgumentParser:
     session.add_commands(command)
     init.add_commands(command)
     service.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
+    metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
+    metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
+    metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -409,6 +416,24 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def metrics(options: argparse.Namespace) -> int:
+    from .metrics import metrics as count
+
+    return count(options)
+
+
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -86,6 +86,7 @@ class Control:
         results = []
         for (state, reply_id, text, push), (_, _, is_new) in zip(answers, replies, strict=True):
             if is_new:
+                host.taking.settling(state, wall)
                 host.mailbox.answer(state, reply_id, None if push else text, wall)
             if push and is_new:
                 host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)

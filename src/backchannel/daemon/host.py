@@ -28,6 +28,7 @@ from .control import Control, queued
 from .courier import Courier, Errand, Reply
 from .inbox import RESERVE_CHECK_BYTES, Inbox
 from .log import logger
+from .operating import Operating
 from .sessioncalls import SessionCalls
 from .sessions import Sessions
 from .taking import Taking
@@ -69,7 +70,7 @@ class Host:
         self.mailbox = mailbox
         self.config = config
         self.stopping = False
-        self.refused = 0
+        self.refusals: dict[str, int] = {}  # by code, since the start
         self.random = random
         self.registered = registered
         self.uid = uid
@@ -103,6 +104,7 @@ class Host:
         self.taking = taking = Taking(self)
         self.own_calls = control = Control(self)
         self.session_calls = session_calls = SessionCalls(self)
+        self.operating = operating = Operating(self, now)
         self._inbox: dict[str, Callable[..., bytes | None]] = {
             "push": inbox.push,
             "receipt": inbox.receipt,
@@ -135,6 +137,8 @@ class Host:
             "tap": control.tap,
             "config": control.config,
             "status": taking.status,
+            "check": operating.check,
+            "metrics": operating.metrics,
             "stop": taking.stop,
         }
 
@@ -170,7 +174,7 @@ class Host:
         self._pass.clear()
         self._left.clear()
         self._back.clear()
-        self._answer_takers(answers, now)
+        self._answer_takers(answers, now, wall)
         if self.watchers:
             self._answer_watchers(answers, now)
         self._sent.clear()
@@ -184,7 +188,7 @@ class Host:
 
     def refuse(self, caller: Caller, error: BackchannelError) -> Answer:
         """The answer to what could not even be read as a request."""
-        self.refused += 1
+        self._count_refusal(error)
         return Answer(caller, frame.answer_error(b"null", error))
 
     def errand_answered(self, errand: Errand, line: bytes, now: float, wall: float) -> None:
@@ -218,6 +222,7 @@ class Host:
     def _settle_row(self, row: Row, reply: Reply, now: float, wall: float) -> None:
         self.outbox.remove(row)
         if reply.is_result:
+            self.operating.queued.observe(wall - row.queued_at)
             self._sent[row.id] = reply.result
             return
         refused = queued(row.id, row.target, self.name)
@@ -290,7 +295,7 @@ class Host:
             if answer is not None:
                 self.staged.append(Answer(caller, answer))
         except BackchannelError as error:
-            self.refused += 1
+            self._count_refusal(error)
             caller.spoke_wrongly = caller.spoke_wrongly or error.code == "malformed"
             self.staged.append(Answer(caller, frame.answer_error(request_id, error)))
         except Exception:
@@ -317,6 +322,9 @@ class Host:
         """Our key, to show to the daemon of an agent of our own user; who we are to another's says the kernel."""
         is_theirs = (policy := self.policy()) is not None and policy.owners.get(target, self.uid) != self.uid
         return None if is_theirs else self.key_of(self.name)
+
+    def _count_refusal(self, error: BackchannelError) -> None:
+        self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
 
     def _let_go(self, caller: Caller, now: float, wall: float) -> None:
         self.taking.let_go(caller, wall)
@@ -409,7 +417,7 @@ class Host:
     def may_have(self, taker: Taker, kind: str, session: str | None, reply_to: str | None) -> bool:
         return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, session, reply_to)
 
-    def _answer_takers(self, answers: list[Answer], now: float) -> None:
+    def _answer_takers(self, answers: list[Answer], now: float, wall: float) -> None:
         left = []
         for taker in self.takers:
             taker.is_new = False
@@ -423,6 +431,7 @@ class Host:
                 is_stuck = not taker.handed and self._is_stuck
                 line = frame.answer_error(taker.request_id, self.disk_full()) if is_stuck else self.taken(taker)
                 answers.append(Answer(taker.caller, line))
+                self.operating.handed_out(taker.handed, wall)
             else:
                 left.append(taker)
         self.takers = left

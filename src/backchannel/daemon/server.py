@@ -251,6 +251,7 @@ class Server:
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
                 seat.commits = seat.host.mailbox.commits
+                seat.host.operating.commits.observe(clock() - self.now)
                 seat.log.committed(self.now)
                 seat.last_commit = self.now
                 if seat.unchecked_since is None:

@@ -17,11 +17,12 @@ from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_cont
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from .counters import Counters
-from .database import open_database, quick_check, unusable
+from .database import damaged, open_database, quick_check, unusable
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
 DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+_ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
     "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
@@ -38,7 +39,7 @@ _STATE = (
 class Leased:
     """One message that is handed out."""
 
-    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take")
+    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take", "taken_at")
 
     def __init__(
         self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease", session: str | None
@@ -50,6 +51,7 @@ class Leased:
         self.delivery = delivery
         self.take = take
         self.session = session  # whose next mail waits until this one is settled
+        self.taken_at: float | None = None  # Unix time; None: by an earlier daemon
 
 
 class Lease:
@@ -67,14 +69,16 @@ class Lease:
 
 
 class Handed:
-    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is."""
+    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is. `stored_at`
+    is Unix time; None if it has left before, and the answer was lost."""
 
-    __slots__ = ("delivery", "envelope", "msg_no")
+    __slots__ = ("delivery", "envelope", "msg_no", "stored_at")
 
-    def __init__(self, envelope: Envelope, msg_no: int, delivery: int) -> None:
+    def __init__(self, envelope: Envelope, msg_no: int, delivery: int, stored_at: float | None = None) -> None:
         self.envelope = envelope
         self.msg_no = msg_no
         self.delivery = delivery
+        self.stored_at = stored_at
 
 
 class State:
@@ -211,6 +215,8 @@ class Mailbox:
 
     def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta.keys() >= _ALWAYS_KNOWN:
+            raise damaged(self.path, "it has forgotten what it is")
         if meta and not meta["clean"]:
             quick_check(self.db, self.path)
         self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
@@ -296,6 +302,10 @@ class Mailbox:
         self.reload(now)
 
     @property
+    def file_bytes(self) -> int:
+        return os.stat(self.path).st_size
+
+    @property
     def wal_bytes(self) -> int:
         try:
             return os.stat(self.path + "-wal").st_size
@@ -367,7 +377,7 @@ class Mailbox:
             return state, False, None
         self.changed.append((number, "taken"))
         self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease, in_order(e.kind, e.session)))
-        return state, False, Handed(e, number, 1)
+        return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
         text, headers = self.db.execute(
@@ -404,7 +414,7 @@ class Mailbox:
             row = self._next_ready(reply_to, session, wants)
             if row is None:
                 break
-            number, delivery, *fields = row
+            number, delivery, *fields, stored_at = row
             self.begin()
             self._writer.execute(
                 "UPDATE messages SET stage = 'taken', delivery = delivery + 1, take_id = ?, detached = ?"
@@ -417,7 +427,7 @@ class Mailbox:
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)
-            handed.append(Handed(envelope, number, delivery + 1))
+            handed.append(Handed(envelope, number, delivery + 1, stored_at))
             size += leased.size
         return handed
 
@@ -429,19 +439,19 @@ class Mailbox:
     ) -> Any:
         if reply_to is not None:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
                 (reply_to,),
             )
         elif session is not None:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' AND session = ? ORDER BY priority, msg_no",
                 (session,),
             )
         else:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' ORDER BY priority, msg_no"
             )
         passed_over: set[str] = set()  # sessions whose data waits for somebody else: what comes behind it waits too
@@ -701,9 +711,13 @@ class Mailbox:
 
     def set_paused(self, paused: bool) -> None:
         """Whether a person stopped the handing out. Survives restarts."""
-        self.begin()
-        self.db.execute("REPLACE INTO meta (key, value) VALUES ('paused', ?)", (int(paused),))
+        self.note("paused", int(paused))
         self.paused = paused
+
+    def note(self, key: str, value: float) -> None:
+        """Keeps one number of ours in the file."""
+        self.begin()
+        self.db.execute("REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def oldest_unacked(self) -> float | None:
         """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""

@@ -228,6 +228,12 @@ class Tap(msgspec.Struct, gc=False):
     text: bool = False
 
 
+class Check(msgspec.Struct, gc=False):
+    """One small write, committed as a message is; with `flush` answered only when it is on the disk itself."""
+
+    flush: bool = False
+
+
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
