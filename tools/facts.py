@@ -29,6 +29,10 @@ ENVIRONMENT = [
     ("BACKCHANNEL_STATE", "STATE, the directory of the mailboxes. An absolute path."),
     ("BACKCHANNEL_DIR", "DIR, the directory of the sockets. An absolute path, and a short one."),
     (
+        "BACKCHANNEL_POLICY",
+        "Instead of `/etc/backchannel/policy.toml`: which uid owns which name.",
+    ),
+    (
         "XDG_STATE_HOME",
         "Without `BACKCHANNEL_STATE`: STATE is `$XDG_STATE_HOME/backchannel`. A relative path is ignored.",
     ),
@@ -65,4 +69,5 @@ FILES = [
     ("STATE/NAME/lock", "Locked by the daemon while it serves; names DIR as it uses it."),
     ("DIR/NAME/inbox.sock", "Where others push."),
     ("DIR/NAME/control.sock", "Where the agent takes and settles."),
+    ("/etc/backchannel/policy.toml", "Of root, where each agent has a uid of its own: which uid owns which name."),
 ]

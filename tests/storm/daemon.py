@@ -1,25 +1,20 @@
-"""`backchanneld` under witness: `tests/storm/daemon.py NAME --state STATE ...`. It serves as always, and writes down
-what it answered to each frame of a peer. So a storm can tell how often frames came again, and that none was taken
-twice.
-"""
+"""A daemon under witness, as the nursery starts it. It serves as always, and writes down what it answered to each frame
+of a peer. So a storm can tell how often frames came again, and that none was taken twice."""
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from backchannel.daemon import run, sessions
 from backchannel.protocol import sessionwire
 from backchannel.protocol.effects import Answer
 
-ROOT = str(Path(__file__).parents[2])
+from .journal import line
+from .sessionhistory import Answered
 
 
 def main() -> None:
-    sys.path.insert(0, ROOT)
-    from tests.storm.journal import line
-    from tests.storm.sessionhistory import Answered
-
+    """`backchanneld NAME --state STATE ...`."""
     name, state = sys.argv[1], sys.argv[sys.argv.index("--state") + 1]
     witness = os.open(f"{state}/{name}.answers", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     answer_body = sessionwire.answer_body
@@ -32,7 +27,3 @@ def main() -> None:
 
     vars(sessions)["answer_body"] = written_down
     run.main()
-
-
-if __name__ == "__main__":
-    main()

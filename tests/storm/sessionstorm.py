@@ -1,7 +1,9 @@
 """The storm over sessions: who talks is `talker`, who judges `sessionhistory`."""
 
 import json
+import os
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +15,10 @@ from backchannel.client.drive import run
 from backchannel.protocol.codec import encode
 from backchannel.transport.paths import register, write_private
 
+from . import nursery
 from .journal import Kinds, parse
 from .sessionhistory import ANSWERS, CAUSES, KINDS, End, Frame, Mail, SessionHistory
-from .storm import NAMES, Kills, Storm
-
-WITNESS = Path(__file__).with_name("daemon.py")
+from .storm import NAMES, ROOT, Kills, Storm
 
 
 class Outcome(NamedTuple):
@@ -27,21 +28,53 @@ class Outcome(NamedTuple):
 
 
 class SessionStorm(Storm):
-    """Each opens sessions with each other one, for as long as it storms."""
+    """Each opens sessions with each other one, for as long as it storms. Who is killed is born again in the nursery."""
 
-    def program(self, name: str) -> list[str]:
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__(folder, seed)
+        os.mkfifo(folder / nursery.BIRTHS)
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", nursery.__name__, str(folder)],
+            cwd=ROOT, env=self.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def start(self, name: str) -> None:
         others = ",".join(other for other in NAMES if other != name)
-        return ["tests.storm.talker", name, others, str(self.folder)]
+        self._tell("agent", name, others, str(self.folder))
+
+    def kill_agent(self, name: str) -> bool:
+        is_killed = bool(self._tell("kill", "agent", name))
+        if is_killed:
+            self.start(name)
+        return is_killed
+
+    def kill_daemon(self, name: str) -> bool:
+        return bool(self._tell("kill", "daemon", name))
+
+    def ended(self) -> dict[str, int]:
+        found: dict[str, int] = self._tell("ended")
+        return found
+
+    def end(self) -> None:
+        self._nursery.communicate()  # it ends when nobody speaks to it any more
+
+    def _tell(self, *words: str) -> Any:
+        assert self._nursery.stdin
+        assert self._nursery.stdout
+        self._nursery.stdin.write(json.dumps(words).encode() + b"\n")
+        self._nursery.stdin.flush()
+        return json.loads(self._nursery.stdout.readline())
 
     def blow(self, kills: int, *, rest_s: float) -> Outcome:
         """So many kills; then everything has to come to rest within `rest_s` seconds."""
         for name in NAMES:
             register(self.places, name)
-            argv = [sys.executable, "-P", str(WITNESS), name, "--state", self.places.state_dir]
+            argv = nursery.command(self.folder, name, self.places.state_dir)
             write_private(self.places.state(name, "run"), encode(argv))
         began = time.monotonic()
         try:
-            self.start_all()
+            for name in NAMES:
+                self.start(name)
             killed = self.kill_some(kills)
             (self.folder / "enough").touch()
             self._wait_for_rest(rest_s)
@@ -56,7 +89,7 @@ class SessionStorm(Storm):
         deadline = time.monotonic() + patience_s
         while busy := [why for name in NAMES if (why := self._is_busy(caller, name))]:
             assert time.monotonic() < deadline, f"nobody kills any more, and there is no rest: {busy}"
-            assert self._is_anybody_busy()
+            assert not self.ended_well()
             time.sleep(0.2)
         caller.close()
 

@@ -1,4 +1,4 @@
-"""One agent of the storm of sessions: `tests.storm.talker NAME OTHERS FOLDER`. It may be killed at any instruction.
+"""One agent of the storm of sessions, as the nursery starts it. It may be killed at any instruction.
 
 In some threads it opens sessions, one after another; in others it works at those that the others open. What it is told
 goes to its journal before its next step. Started again it takes up what is open: whatever a step needs to know is in
@@ -38,6 +38,7 @@ LANE = "lane"  # a `Doing` of no session: how far an opening thread is
 
 
 def main() -> None:
+    """NAME OTHERS FOLDER."""
     name, others, folder = sys.argv[1:]
     start.can_serve = lambda: False  # the storm has recorded a daemon under witness
     journal = Journal(f"{folder}/{name}.journal", KINDS)
@@ -103,7 +104,7 @@ class Talker:
         self._told(record)
         if plan.ending == "withdrawn":
             self._think()
-            self._abort(plan)
+            record = self._abort(plan)
         record = run(sessioncalls.watch_until(caller, record, lambda now: now["state"] != "SYN-SENT", None))
         self._told(record)
         self._hold(plan, self._lead)
@@ -249,9 +250,11 @@ class Talker:
         session.close(text, "ok" if session.role == INITIATOR else plan.status)
         self._told(session.record.raw)
 
-    def _abort(self, plan: Plan) -> None:
+    def _abort(self, plan: Plan) -> dict[str, Any]:
         self._do(plan.id, "abort", plan.reason)
-        self._told(run(sessioncalls.abort(self._agent._caller, plan.id, plan.reason)))
+        record = run(sessioncalls.abort(self._agent._caller, plan.id, plan.reason))
+        self._told(record)
+        return record
 
     def _finish(self, session: Session, plan: Plan) -> None:
         """The peer has said all."""
@@ -299,7 +302,3 @@ class Talker:
         known = {field: record.get(field) for field in Told._fields}
         known.update(agent=self._agent.name, session=record["id"], at=time.monotonic())
         self._journal.write(Told(**known))
-
-
-if __name__ == "__main__":
-    main()

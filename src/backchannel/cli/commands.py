@@ -11,7 +11,8 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
+from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..protocol.receipt import Stage
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"backchannel {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     # Only named here so that they stand in the list: they have a parser of their own.
-    for name, module in (("send", send), ("recv", recv)):
+    for name, module in (("send", send), ("recv", recv), ("hook", engine)):
         about = " ".join(module.USAGE.split("\n\n")[1].split())
         commands.add_parser(name, help=about.partition(". ")[0].rstrip(".") + ".", add_help=False)
 
@@ -139,6 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
     metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
     metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
@@ -205,7 +209,7 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
 
 def down(options: argparse.Namespace) -> int:
     places = wire.Caller(None).places
-    names = places.registered() if options.all else options.names
+    names = places.own() if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError("down needs a NAME, or --all", code="usage", hint="backchannel down NAME...")
     return _for_each(names, _down, options)
@@ -280,7 +284,8 @@ def _adapters(agent: dict[str, Any]) -> str:
 
 def pause(options: argparse.Namespace) -> int:
     # Who is down hands nothing out anyway; a person who stops all of them means those that might.
-    names = wire.Caller(None).everybody_else() if options.all else options.names
+    caller = wire.Caller(None)
+    names = [n for n in caller.everybody_else() if caller.places.is_ours(n)] if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
     return _for_each(names, _pause, options)
@@ -410,6 +415,18 @@ def metrics(options: argparse.Namespace) -> int:
     return count(options)
 
 
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
+
+
 def demo(options: argparse.Namespace) -> int:
     from .demo import show
 
@@ -431,8 +448,11 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
 
 
 def _require_registered(caller: wire.Caller, name: AgentName) -> None:
-    if not os.path.exists(caller.places.state(name, "key")):
-        wire.check_startable(caller, name, may_start=False)
+    if caller.places.is_ours(name):
+        return
+    if name in caller.places.registered():
+        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
+    wire.check_startable(caller, name, may_start=False)
 
 
 def _unlink(path: str) -> bool:

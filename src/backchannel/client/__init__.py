@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
     from .records import AgentInfo, acting_on
+    from .render import UNTRUSTED, heading, quoted, rendered
     from .sessionrecords import Result, SessionRecord
     from .sessions import Request, Session
 
@@ -29,9 +30,14 @@ _HOMES = {
     "Result": "sessionrecords",
     "Session": "sessions",
     "SessionRecord": "sessionrecords",
+    "UNTRUSTED": "render",
     "acting_on": "records",
+    "heading": "render",
+    "quoted": "render",
+    "rendered": "render",
 }
 __all__ = [
+    "UNTRUSTED",
     "Adapter",
     "Agent",
     "AgentInfo",
@@ -47,6 +53,9 @@ __all__ = [
     "Session",
     "SessionRecord",
     "acting_on",
+    "heading",
+    "quoted",
+    "rendered",
 ]
 
 

@@ -21,6 +21,7 @@ from ..protocol import fastcodec, frame
 from ..protocol.envelope import Envelope, Peer, shown_sender, to_delivery
 from ..protocol.names import AgentName, make_id
 from ..protocol.receipt import Stage
+from ..transport.policy import Policy
 from .callers import Answer, Caller, Taker, Watcher
 from .config import Config
 from .control import Control, queued
@@ -45,7 +46,7 @@ class Host:
     """One agent's daemon without its sockets.
 
     `key_of(name)` reads an agent's key, `is_model_driven(name)` its settings, `registered()` lists the agents of this
-    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk.
+    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk, `policy()` who else may come.
     After `receive`, `closed` or `handle_timer`, call `finish` and send what it returns. `stopping` asks the server to
     close this name.
     """
@@ -63,6 +64,7 @@ class Host:
         registered: Callable[[], list[str]],
         random: Callable[[int], bytes],
         free_bytes: Callable[[], int],
+        policy: Callable[[], Policy | None] = lambda: None,
     ) -> None:
         self.name = str(name)
         self.mailbox = mailbox
@@ -76,6 +78,7 @@ class Host:
         self.key_of = key_of
         self.is_model_driven = is_model_driven
         self.free_bytes = free_bytes
+        self.policy = policy
         self.takers: list[Taker] = []
         self.watchers: list[Watcher] = []
         self._pass: list[tuple[Caller, bytes]] = []  # the requests of this pass, should it have to be done again
@@ -93,7 +96,7 @@ class Host:
             self.name,
             self.outbox,
             self.sessions.frames,
-            key=lambda: key_of(self.name),
+            key=self._key_for,
             jitter=lambda: random(1)[0] / 256,
             prepare=self.sessions.prepare,
         )
@@ -260,6 +263,21 @@ class Host:
         times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
+    def is_idle(self, now: float) -> bool:
+        """Whether no process is needed: what lies here can lie as well without one until somebody calls.
+
+        Not idle is what holds or waits (a lease, a taker, an open session, a row that must go out), and what is due at
+        some time (a ttl). A session that is over has only to be forgotten: the next start does that.
+        """
+        waits = self.takers or self.watchers or self.own_calls.tappers or self.session_calls.watchers
+        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames):
+            return False
+        if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
+            return False
+        if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
+            return False
+        return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
+
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
     def _dispatch(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
@@ -272,10 +290,8 @@ class Host:
             handler = methods.get(request.method)
             if handler is None:
                 raise self._unknown_method(request.method)
-            if caller.peer.uid not in (self.uid, 0):  # the sockets' modes keep strangers out, unless somebody erred
-                raise NotPermitted(
-                    f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
-                )
+            if self.is_stranger(caller):  # the sockets' modes let none in, but in the system layout
+                self._check_stranger(caller)
             answer = handler(caller, request, request_id, now, wall)
             if answer is not None:
                 self.staged.append(Answer(caller, answer))
@@ -286,6 +302,27 @@ class Host:
         except Exception:
             caller.pending -= 1
             raise
+
+    def is_stranger(self, caller: Caller) -> bool:
+        """Whether it is another user's process: neither the agent's own nor root's."""
+        return caller.peer.uid not in (self.uid, 0)
+
+    def _check_stranger(self, caller: Caller) -> None:
+        policy = self.policy()
+        if caller.is_control or policy is None:
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
+            )
+        if not policy.permits(caller.peer.uid):
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}",
+                hint=f"root adds it in {policy.path}: as the owner of an agent, or to `users`",
+            )
+
+    def _key_for(self, target: str) -> str | None:
+        """Our key, to show to the daemon of an agent of our own user; who we are to another's says the kernel."""
+        is_theirs = (policy := self.policy()) is not None and policy.owners.get(target, self.uid) != self.uid
+        return None if is_theirs else self.key_of(self.name)
 
     def _count_refusal(self, error: BackchannelError) -> None:
         self.refusals[error.code] = self.refusals.get(error.code, 0) + 1

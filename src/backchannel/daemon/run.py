@@ -24,7 +24,7 @@ from ..protocol.names import AgentName
 from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
-from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
+from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
 from . import log, stopped
 from .config import Config, load
 from .host import Host
@@ -102,11 +102,13 @@ def serve(places: Places, names: list[AgentName]) -> int:
         gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
         gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
         manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
-        status = server.run()
+        try:
+            status = server.run()
+        finally:
+            manager.tell("STOPPING=1")
         if status == EXIT_IO:
             os._exit(status)  # as after a kill: nothing more is written, and the next start checks the file
     finally:
-        manager.tell("STOPPING=1")
         server.close()
     return status
 
@@ -140,14 +142,17 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
             registered=places.registered,
+            policy=places.policy,
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
         _sync_directory(places.state(name))
         if listeners is None:
-            check_private(places.socket_dir, make=True)
+            check_socket_dir(places, make=True)
             folder = places.sockets(name)
-            listeners = listen(folder, INBOX), listen(folder, CONTROL)
+            policy = places.policy()
+            gid, mode = (policy.gid, 0o660) if policy is not None else (None, 0o600)
+            listeners = listen(folder, INBOX, gid=gid, mode=mode), listen(folder, CONTROL, gid=gid)
         lock.write(places.socket_dir)
         return Seat(host, *listeners, server.make_log(path + "-wal"), lock)
     except BaseException:

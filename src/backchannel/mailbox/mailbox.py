@@ -17,11 +17,12 @@ from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_cont
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from .counters import Counters
-from .database import open_database, quick_check, unusable
+from .database import damaged, open_database, quick_check, unusable
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
 DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+_ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
     "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
@@ -214,6 +215,8 @@ class Mailbox:
 
     def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta.keys() >= _ALWAYS_KNOWN:
+            raise damaged(self.path, "it has forgotten what it is")
         if meta and not meta["clean"]:
             quick_check(self.db, self.path)
         self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
@@ -574,6 +577,11 @@ class Mailbox:
             raise Refused(f"message {state.id} is {state.stage} already", code="ended", hint="nothing to do")
         self._settle(state, Stage.CANCELLED, wall, reason="cancelled by the sender")
 
+    def has_ttl_to_come(self) -> bool:
+        """Whether something waits that has a ttl. (`next_expiry` may still be that of a message which has ended.)"""
+        self._find_next_expiry()
+        return self.next_expiry is not None
+
     def expire(self, now: float, wall: float) -> None:
         """Ends what waited longer than its ttl. A leased message expires only when it comes back."""
         if self.next_expiry is None or self.next_expiry > now:
@@ -613,13 +621,16 @@ class Mailbox:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def get(self, message_id: str, sender: str | None) -> State:
-        """A message by id, and by sender where two used the same. Raises `LocalProtocolError`."""
+    def get(self, message_id: str, sender: str | None, uid: int | None = None) -> State:
+        """A message by id, and by sender where two used the same; with `uid` only one that this user sent. Raises
+        `LocalProtocolError`."""
         rows = self.db.execute(
             f"SELECT {_STATE} FROM messages WHERE id = ?",  # noqa: S608 - a constant
             (message_id,),
         ).fetchall()
         found = [State(*row) for row in rows if sender is None or shown_sender(row[2]) == sender]
+        if uid is not None:
+            found = [state for state in found if state.uid == uid]
         if not found:
             raise LocalProtocolError(
                 f"there is no message {message_id} here", code="no_such_message", hint="check the id and the agent"

@@ -13,20 +13,26 @@ from ..errors import NotPermitted
 from ..protocol.envelope import Peer
 from .dial import Socket
 from .paths import CONTROL, INBOX, open_private
+from .policy import open_shared
 
 BACKLOG = 512  # connections the kernel keeps for us; beyond it senders wait their turn
 LISTEN_FDS_START = 3
 
 
 class Listener:
-    """A listening socket and what we need to know that it is still ours. `inode` is None for an inherited one."""
+    """A listening socket and what we need to know that it is still ours. `inode` is None for an inherited one; `gid` is
+    the group that may enter its directory, in the system layout."""
 
-    __slots__ = ("inode", "path", "sock")
+    __slots__ = ("gid", "inode", "mode", "path", "sock")
 
-    def __init__(self, sock: socket.socket, path: str, inode: int | None) -> None:
+    def __init__(
+        self, sock: socket.socket, path: str, inode: int | None, mode: int = 0o600, gid: int | None = None
+    ) -> None:
         self.sock = sock
         self.path = path
         self.inode = inode
+        self.mode = mode
+        self.gid = gid
 
     def is_in_place(self) -> bool:
         """Whether the path still leads to this socket."""
@@ -47,10 +53,12 @@ class Listener:
         self.sock.close()
 
 
-def listen(folder: str, file: str, *, mode: int = 0o600, make: bool = True) -> Listener:
-    """A socket listening at `folder/file`. Raises `NotPermitted` for an unsafe folder or a place that is not ours to
-    take, `OSError` otherwise."""
-    fd = open_private(folder, make=make)
+def listen(folder: str, file: str, *, mode: int = 0o600, gid: int | None = None, make: bool = True) -> Listener:
+    """A socket listening at `folder/file`. With `gid` the folder is root's gift, which that group may enter.
+
+    Raises `NotPermitted` for an unsafe folder or a place that is not ours to take, `OSError` otherwise.
+    """
+    fd = open_private(folder, make=make) if gid is None else open_shared(folder, gid)
     if _is_listened_at(f"{folder}/{file}"):
         os.close(fd)
         raise NotPermitted(
@@ -65,17 +73,26 @@ def listen(folder: str, file: str, *, mode: int = 0o600, make: bool = True) -> L
             os.unlink(temporary, dir_fd=fd)
         except FileNotFoundError:
             pass
-        sock.bind(f"/proc/self/fd/{fd}/{temporary}")
+        # The kernel takes the umask off the mode that the descriptor has: let it take nothing of what is asked for.
+        umask = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(f"/proc/self/fd/{fd}/{temporary}")
+        finally:
+            os.umask(umask)
         sock.listen(BACKLOG)
         # The path's inode, not the socket's: fstat of a socket descriptor tells another number.
-        inode = os.stat(temporary, dir_fd=fd, follow_symlinks=False).st_ino
+        status = os.stat(temporary, dir_fd=fd, follow_symlinks=False)
+        if gid is not None and status.st_gid != gid:
+            raise NotPermitted(
+                f"a socket made in {folder} belongs to group {status.st_gid}, not to {gid}", hint=f"chmod g+s {folder}"
+            )
         os.rename(temporary, file, src_dir_fd=fd, dst_dir_fd=fd)
     except BaseException:
         sock.close()
         raise
     finally:
         os.close(fd)
-    return Listener(sock, f"{folder}/{file}", inode)
+    return Listener(sock, f"{folder}/{file}", status.st_ino, mode, gid)
 
 
 def _is_listened_at(path: str) -> bool:
@@ -148,6 +165,8 @@ def _inherited(fd: int, path: str) -> Listener:
     bound = sock.getsockname()
     if bound != path and not _is_same_file(bound, path):
         raise ValueError(f"the inherited descriptor {fd} is bound to {bound!r}, not to {path}")
+    # Who connects is told by the kernel who listens: we, from now on, and not the manager that opened it.
+    sock.listen(BACKLOG)
     sock.setblocking(False)
     return Listener(sock, path, None)
 

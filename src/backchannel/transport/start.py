@@ -43,16 +43,20 @@ def start(places: Places, name: str) -> int:
     # The shell puts it in the background and ends: the daemon is nobody's child, and nobody's zombie. `exec`, or the
     # background shell would stay and wait for it.
     script = 'cd / && exec "$@" &'
-    inherited = [fd for fd in _open_descriptors() if fd > 2]
     pid = os.posix_spawn(
         "/bin/sh",
         ["/bin/sh", "-c", script, "sh", *argv],
-        {"PATH": os.defpath, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"},
+        {
+            "PATH": os.defpath,
+            "HOME": os.path.expanduser("~"),
+            "LANG": "C.UTF-8",
+            "BACKCHANNEL_POLICY": places.policy_path,
+        },
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if os.get_inheritable(fd)),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable_descriptors() if fd > 2),
         ],
         setsid=True,
     )
@@ -113,17 +117,16 @@ def command(places: Places, name: str) -> list[str]:
     return argv
 
 
-def _open_descriptors() -> list[int]:
+def _inheritable_descriptors() -> list[int]:
     try:
         listed = [int(fd) for fd in os.listdir("/proc/self/fd")]
     except OSError:
-        return list(range(3, 256))
-    return [fd for fd in listed if _is_open(fd)]
+        listed = list(range(256))
+    return [fd for fd in listed if _is_inheritable(fd)]
 
 
-def _is_open(fd: int) -> bool:
+def _is_inheritable(fd: int) -> bool:
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
-        return False
-    return True
+        return False  # another thread has closed it meanwhile
