@@ -92,7 +92,9 @@ class Copying:
             target.execute("PRAGMA synchronous=OFF")
             self._db.backup(target, pages=PAGES_A_STEP, progress=self._progressed, sleep=LOCKED_S)
             target.execute("PRAGMA journal_mode=DELETE")
-            target.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")  # it is whole: checked here
+            target.execute(
+                "UPDATE meta SET value = 0 WHERE key = 'clean'"
+            )  # nobody has closed it: its start looks again
             _check(target, path)
         finally:
             self._target = None
@@ -172,7 +174,7 @@ def _made_new(path: str, source: str, mailbox_id: str, wall: float) -> Restored:
         )
         db.execute("UPDATE meta SET value = ? WHERE key = 'mailbox_id'", (mailbox_id,))
         db.execute("REPLACE INTO meta (key, value) VALUES ('restored_at', ?)", (wall,))
-        db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+        db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
         db.execute("COMMIT")
         messages, waiting = db.execute(
             "SELECT count(*), count(*) FILTER (WHERE stage IN ('stored', 'taken')) FROM messages"
