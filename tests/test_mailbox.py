@@ -20,6 +20,7 @@ from backchannel.errors import LocalProtocolError, OverLimit, Refused
 from backchannel.mailbox import standing
 from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, statements
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
+from backchannel.protocol.frame import Log
 from backchannel.protocol.receipt import Stage
 
 from .inside import NOW, WALL, a_lease, after_a_kill, close_all, envelope, open_mailbox
