@@ -3,6 +3,7 @@
 import functools
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -218,6 +219,32 @@ def test_after_an_unclean_stop_the_file_is_checked_before_it_is_used(path: Path)
     with pytest.raises(MailboxUnusable, match="damaged"):
         open_mailbox(path)
     assert path.read_bytes() == content
+
+
+def test_a_file_that_has_forgotten_what_it_is_is_called_damaged(path: Path) -> None:
+    full_of_messages(path)
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM meta WHERE key = 'clean'")
+    db.commit()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    with pytest.raises(MailboxUnusable, match="damaged"):
+        open_mailbox(path)
+
+
+def test_a_power_cut_while_the_first_page_was_made_leaves_no_damage(path: Path) -> None:
+    # SQLite's journal of a change to an empty file, as it is on the disk before the first page is written.
+    header = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(4) + b"once" + struct.pack(">III", 0, 512, 2048)
+    path.with_name(path.name + "-journal").write_bytes(header.ljust(512, b"\0"))
+    path.write_bytes(bytes(2048))  # the page's other sectors came first
+    open_mailbox(path).close(WALL, NOW)
+    assert open_mailbox(path).epoch == 1
+
+
+def test_a_file_of_zeros_is_damaged_if_nothing_says_that_it_was_just_being_made(path: Path) -> None:
+    path.write_bytes(bytes(2048))
+    with pytest.raises(MailboxUnusable, match="damaged"):
+        open_mailbox(path)
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------

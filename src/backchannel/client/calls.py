@@ -489,6 +489,14 @@ def control(
     return result
 
 
+def running(
+    caller: Caller, name: str, method: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """As `control`, of a daemon that runs: another is not started for this. Raises `PeerAbsent`."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, method, params, timeout, may_start=False)
+    return result
+
+
 def open_control(
     caller: Caller, stream: "Stream", name: str, method: str, params: "dict[str, Any]"
 ) -> "Conversation[Socket]":
@@ -525,7 +533,7 @@ def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
         attached: list[dict[str, Any]] = []
         try:
             try:
-                state = yield from call(caller, name, CONTROL, "status", {}, LOOK_S, may_start=False)
+                state = yield from running(caller, name, "status", LOOK_S)
             except NotPermitted:  # another user's: its inbox may say a little
                 state = yield from ping(caller, name, LOOK_S, may_start=False)
             entry.update((key, state[key]) for key in _KNOWN if key in state)
@@ -578,7 +586,8 @@ def _push_params(
     params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
-        params["auth"] = caller.key
+        if caller.places.is_ours(to):
+            params["auth"] = caller.key  # who we are to another user's agent says the kernel
     params.update(options)
     params["text"] = text
     return params
@@ -640,7 +649,7 @@ def _find(
             receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
             if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
                 found[receipt_now["to"]] = receipt_now
-        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
+        except (PeerAbsent, TimedOut, NotPermitted):  # it may be another's message: one daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":

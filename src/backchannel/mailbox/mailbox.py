@@ -14,13 +14,15 @@ from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
 from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
+from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from .counters import Counters
-from .database import open_database, quick_check, unusable
+from .database import damaged, open_database, quick_check, unusable
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
 DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+_ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
     "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
@@ -37,7 +39,7 @@ _STATE = (
 class Leased:
     """One message that is handed out."""
 
-    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take")
+    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take", "taken_at")
 
     def __init__(
         self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease", session: str | None
@@ -49,6 +51,7 @@ class Leased:
         self.delivery = delivery
         self.take = take
         self.session = session  # whose next mail waits until this one is settled
+        self.taken_at: float | None = None  # Unix time; None: by an earlier daemon
 
 
 class Lease:
@@ -66,14 +69,16 @@ class Lease:
 
 
 class Handed:
-    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is."""
+    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is. `stored_at`
+    is Unix time; None if it has left before, and the answer was lost."""
 
-    __slots__ = ("delivery", "envelope", "msg_no")
+    __slots__ = ("delivery", "envelope", "msg_no", "stored_at")
 
-    def __init__(self, envelope: Envelope, msg_no: int, delivery: int) -> None:
+    def __init__(self, envelope: Envelope, msg_no: int, delivery: int, stored_at: float | None = None) -> None:
         self.envelope = envelope
         self.msg_no = msg_no
         self.delivery = delivery
+        self.stored_at = stored_at
 
 
 class State:
@@ -210,6 +215,8 @@ class Mailbox:
 
     def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta.keys() >= _ALWAYS_KNOWN:
+            raise damaged(self.path, "it has forgotten what it is")
         if meta and not meta["clean"]:
             quick_check(self.db, self.path)
         self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
@@ -295,6 +302,10 @@ class Mailbox:
         self.reload(now)
 
     @property
+    def file_bytes(self) -> int:
+        return os.stat(self.path).st_size
+
+    @property
     def wal_bytes(self) -> int:
         try:
             return os.stat(self.path + "-wal").st_size
@@ -366,7 +377,7 @@ class Mailbox:
             return state, False, None
         self.changed.append((number, "taken"))
         self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease, in_order(e.kind, e.session)))
-        return state, False, Handed(e, number, 1)
+        return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
         text, headers = self.db.execute(
@@ -403,7 +414,7 @@ class Mailbox:
             row = self._next_ready(reply_to, session, wants)
             if row is None:
                 break
-            number, delivery, *fields = row
+            number, delivery, *fields, stored_at = row
             self.begin()
             self._writer.execute(
                 "UPDATE messages SET stage = 'taken', delivery = delivery + 1, take_id = ?, detached = ?"
@@ -416,7 +427,7 @@ class Mailbox:
             self.counters.moved(envelope.sender, "stored", "taken", leased.size)
             self.changed.append((number, "taken"))
             self._add_to(lease, leased)
-            handed.append(Handed(envelope, number, delivery + 1))
+            handed.append(Handed(envelope, number, delivery + 1, stored_at))
             size += leased.size
         return handed
 
@@ -428,19 +439,19 @@ class Mailbox:
     ) -> Any:
         if reply_to is not None:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
                 (reply_to,),
             )
         elif session is not None:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' AND session = ? ORDER BY priority, msg_no",
                 (session,),
             )
         else:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
                 " WHERE stage = 'stored' ORDER BY priority, msg_no"
             )
         passed_over: set[str] = set()  # sessions whose data waits for somebody else: what comes behind it waits too
@@ -566,6 +577,11 @@ class Mailbox:
             raise Refused(f"message {state.id} is {state.stage} already", code="ended", hint="nothing to do")
         self._settle(state, Stage.CANCELLED, wall, reason="cancelled by the sender")
 
+    def has_ttl_to_come(self) -> bool:
+        """Whether something waits that has a ttl. (`next_expiry` may still be that of a message which has ended.)"""
+        self._find_next_expiry()
+        return self.next_expiry is not None
+
     def expire(self, now: float, wall: float) -> None:
         """Ends what waited longer than its ttl. A leased message expires only when it comes back."""
         if self.next_expiry is None or self.next_expiry > now:
@@ -605,13 +621,16 @@ class Mailbox:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def get(self, message_id: str, sender: str | None) -> State:
-        """A message by id, and by sender where two used the same. Raises `LocalProtocolError`."""
+    def get(self, message_id: str, sender: str | None, uid: int | None = None) -> State:
+        """A message by id, and by sender where two used the same; with `uid` only one that this user sent. Raises
+        `LocalProtocolError`."""
         rows = self.db.execute(
             f"SELECT {_STATE} FROM messages WHERE id = ?",  # noqa: S608 - a constant
             (message_id,),
         ).fetchall()
         found = [State(*row) for row in rows if sender is None or shown_sender(row[2]) == sender]
+        if uid is not None:
+            found = [state for state in found if state.uid == uid]
         if not found:
             raise LocalProtocolError(
                 f"there is no message {message_id} here", code="no_such_message", hint="check the id and the agent"
@@ -657,48 +676,48 @@ class Mailbox:
         text: bytes = self.db.execute("SELECT text FROM messages WHERE msg_no = ?", (msg_no,)).fetchone()[0]
         return text
 
-    def waiting(self, after: int, count: int) -> list[tuple[Any, ...]]:
-        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). Nothing is taken."""
+    def waiting(self, after: int, count: int) -> sqlite3.Cursor:
+        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). The caller closes it."""
         return self.db.execute(
             f"SELECT msg_no, stage, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
             " WHERE stage IN ('stored', 'taken') AND msg_no > ? ORDER BY msg_no LIMIT ?",
             (after, count),
-        ).fetchall()
+        )
 
-    def history(
-        self,
-        after: int,
-        count: int,
-        sender: str | None,
-        since: float | None,
-        until: float | None,
-        *,
-        before: int | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope).
+    def numbers(self) -> tuple[int, int]:
+        """The lowest and the highest msg_no there is: (1, 0) in an empty mailbox."""
+        first, last = self.db.execute(
+            "SELECT (SELECT min(msg_no) FROM messages), (SELECT max(msg_no) FROM messages)"
+        ).fetchone()
+        return first or 1, last or 0
 
-        With `before` the last `count` of those below it (0: of all), newest first.
+    def history(self, wanted: Log, begin: int, end: int, *, newest_first: bool) -> sqlite3.Cursor:
+        """Of the messages from number `begin` to before `end` those that are wanted, at most `wanted.max`.
+
+        Each as (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope). Read one by one: texts are large.
+        The caller closes it.
         """
-        if before is not None:
-            return self.db.execute(
-                f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-                " WHERE (?1 = 0 OR msg_no < ?1) AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-                " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4)"
-                " ORDER BY msg_no DESC LIMIT ?5",
-                (before, sender, since, until, count),
-            ).fetchall()
+        order = "DESC" if newest_first else "ASC"
         return self.db.execute(
             f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-            " WHERE msg_no > ?1 AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-            " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4) ORDER BY msg_no LIMIT ?5",
-            (after, sender, since, until, count),
-        ).fetchall()
+            " WHERE msg_no >= :begin AND msg_no < :end"
+            " AND (:sender IS NULL OR sender = :sender OR (:sender = '@user' AND sender LIKE '@%'))"
+            " AND (:kind IS NULL OR kind = :kind) AND (:stage IS NULL OR stage = :stage)"
+            " AND (:session IS NULL OR session = :session) AND (:trace_id IS NULL OR :trace_id IN (trace_id, id))"
+            " AND (:since IS NULL OR stored_at >= :since) AND (:until IS NULL OR stored_at < :until)"
+            f" ORDER BY msg_no {order} LIMIT :max",
+            {"begin": begin, "end": end, **{name: getattr(wanted, name) for name in wanted.__struct_fields__}},
+        )
 
     def set_paused(self, paused: bool) -> None:
         """Whether a person stopped the handing out. Survives restarts."""
-        self.begin()
-        self.db.execute("REPLACE INTO meta (key, value) VALUES ('paused', ?)", (int(paused),))
+        self.note("paused", int(paused))
         self.paused = paused
+
+    def note(self, key: str, value: float) -> None:
+        """Keeps one number of ours in the file."""
+        self.begin()
+        self.db.execute("REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def oldest_unacked(self) -> float | None:
         """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""
