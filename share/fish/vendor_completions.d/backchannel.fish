@@ -61,6 +61,7 @@ set -g __backchannel_valued \
     'recv --max' \
     'recv --kind' \
     'recv --session' \
+    'hook --as' \
     'ask --as' \
     'ask --timeout' \
     'ask --key' \
@@ -143,7 +144,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exi
 complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
 complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
-complete -c backchannel -n '__backchannel_at "" 0' -a hook -d ''
+complete -c backchannel -n '__backchannel_at "" 0' -a hook -d 'Run by Claude Code, Codex and Gemini CLI: puts new mail before the model.'
 complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
 complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
 complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
@@ -198,7 +199,10 @@ complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bo
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook any' -l as -x -a '(__backchannel_agents)' -d 'the agent of the directory; a second window of it is NAME-2'
 complete -c backchannel -n '__backchannel_at hook any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook 0' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at hook 1' -a 'session-start prompt tool stop session-end wait'
 complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
