@@ -3,6 +3,7 @@
 import functools
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -219,6 +220,32 @@ def test_after_an_unclean_stop_the_file_is_checked_before_it_is_used(path: Path)
     assert path.read_bytes() == content
 
 
+def test_a_file_that_has_forgotten_what_it_is_is_called_damaged(path: Path) -> None:
+    full_of_messages(path)
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM meta WHERE key = 'clean'")
+    db.commit()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    with pytest.raises(MailboxUnusable, match="damaged"):
+        open_mailbox(path)
+
+
+def test_a_power_cut_while_the_first_page_was_made_leaves_no_damage(path: Path) -> None:
+    # SQLite's journal of a change to an empty file, as it is on the disk before the first page is written.
+    header = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(4) + b"once" + struct.pack(">III", 0, 512, 2048)
+    path.with_name(path.name + "-journal").write_bytes(header.ljust(512, b"\0"))
+    path.write_bytes(bytes(2048))  # the page's other sectors came first
+    open_mailbox(path).close(WALL, NOW)
+    assert open_mailbox(path).epoch == 1
+
+
+def test_a_file_of_zeros_is_damaged_if_nothing_says_that_it_was_just_being_made(path: Path) -> None:
+    path.write_bytes(bytes(2048))
+    with pytest.raises(MailboxUnusable, match="damaged"):
+        open_mailbox(path)
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +419,7 @@ def test_a_long_text_stands_by_itself_and_is_the_same_text(path: Path) -> None:
     lease = a_lease("t-1")
     handed = mailbox.lease(lease, 1, bytes_max=1)
     assert [h.envelope.text for h in (*handed, *mailbox.handed_again(lease))] == [f'"{text}"'.encode()] * 2
-    assert mailbox.text(1) == mailbox.waiting(0, 1)[0][6] == mailbox.history(0, 1, None, None, None)[0][9]
+    assert mailbox.text(1) == mailbox.waiting(0, 1).fetchall()[0][6] == handed[0].envelope.text
     mailbox.ack(mailbox.get("m-long", None), "ack", WALL)
     mailbox.commit()
     assert mailbox.counters.unacked_bytes == standing.INLINE_MAX

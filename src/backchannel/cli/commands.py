@@ -11,16 +11,19 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
+from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
+from ..protocol.receipt import Stage
 from ..transport import start
 from ..transport.paths import register, write_private
 from . import init, recv, send, session
-from .common import caller_of, each, positive, receipt_line, say, seconds, session_line
+from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
 from .terminal import printable
 
 STOP_S = 5.0
+STAGES = tuple(stage.value for stage in Stage if stage is not Stage.QUEUED)
 FROM = "whose message, if several senders used this id"
 
 DESCRIPTION = """Durable local messages between the agents on this machine.
@@ -51,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"backchannel {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     # Only named here so that they stand in the list: they have a parser of their own.
-    for name, module in (("send", send), ("recv", recv)):
+    for name, module in (("send", send), ("recv", recv), ("hook", engine)):
         about = " ".join(module.USAGE.split("\n\n")[1].split())
         commands.add_parser(name, help=about.partition(". ")[0].rstrip(".") + ".", add_help=False)
 
@@ -111,11 +114,16 @@ def build_parser() -> argparse.ArgumentParser:
     for parser_ in (status_, cancel_):
         parser_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
         parser_.add_argument("--from", dest="sender", metavar="NAME", help=FROM)
-    peek_ = command("peek", look, "What waits for you, without taking it.", identity=True)
-    peek_.set_defaults(method="peek")
-    log_ = command("log", look, "What came to an agent, finished messages included.", identity=True)
-    log_.set_defaults(method="log")
+    peek_ = command("peek", peek, "What waits for you, without taking it.", identity=True)
+    log_ = command("log", log, "What came to an agent, finished messages included.", identity=True)
+    log_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: your own)")
     log_.add_argument("--peer", metavar="NAME", help="only from this sender")
+    log_.add_argument("--kind", metavar="KIND", help="only this kind: message, bounce, loop, offer, data, ...")
+    log_.add_argument("--stage", choices=STAGES, help="only what is in this stage now")
+    log_.add_argument("--session", metavar="ID", help="only of this session")
+    log_.add_argument(
+        "--trace", dest="trace_id", metavar="ID", help="only of this trace: a message and what came of it"
+    )
     log_.add_argument("--since", metavar="T", help="from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00")
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
@@ -132,7 +140,13 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
+    metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
+    metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
+    metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -186,7 +200,7 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
 
 def down(options: argparse.Namespace) -> int:
     places = wire.Caller(None).places
-    names = places.registered() if options.all else options.names
+    names = places.own() if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError("down needs a NAME, or --all", code="usage", hint="backchannel down NAME...")
     return _for_each(names, _down, options)
@@ -235,18 +249,34 @@ def agents(options: argparse.Namespace) -> int:
         return 0
     if not found:
         print("no agents yet: backchannel up NAME")
-    width = max((len(agent["name"]) for agent in found), default=0)
-    for agent in found:
-        state = "online" if agent["online"] else "down" if agent["down"] else "offline"
-        state = "paused" if agent["paused"] else "receiving" if agent["receiving"] else state
-        backlog = "" if agent["backlog"] is None else f"{agent['backlog']} waiting"
-        print(f"{agent['name']:<{width}}  {state:<9}  {backlog}".rstrip())
+    print_columns([_agent_row(agent) for agent in found])
     return 0
+
+
+def _agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
+    """Its name, its daemon, the agent itself, its mail, and what connects it."""
+    since = f" {ago(agent['since'])}" if agent["since"] and agent["presence"] in ("idle", "away") else ""
+    oldest = f", the oldest for {ago(agent['oldest_unacked'])}" if agent["oldest_unacked"] else ""
+    backlog = "" if agent["backlog"] is None else f"{agent['backlog']} waiting{oldest}"
+    if agent["down"]:
+        return agent["name"], "down", "", backlog, _adapters(agent)
+    daemon = "online" if agent["online"] else "offline"
+    return agent["name"], daemon, agent["presence"] + since, backlog, _adapters(agent)
+
+
+def _adapters(agent: dict[str, Any]) -> str:
+    shown = []
+    for adapter in agent["adapters"]:
+        able = [word for word, key in (("wakes", "wakes"), ("mid-turn", "mid_turn")) if adapter[key]]
+        away = [] if adapter["attached"] else ["not attached"]
+        shown.append(f"{adapter['name']} ({', '.join([*able, 'evidence ' + adapter['evidence'], *away])})")
+    return ", ".join(shown)
 
 
 def pause(options: argparse.Namespace) -> int:
     # Who is down hands nothing out anyway; a person who stops all of them means those that might.
-    names = wire.Caller(None).everybody_else() if options.all else options.names
+    caller = wire.Caller(None)
+    names = [n for n in caller.everybody_else() if caller.places.is_ours(n)] if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
     return _for_each(names, _pause, options)
@@ -335,10 +365,16 @@ def _asking(conversation: Any, caller: wire.Caller, options: argparse.Namespace)
 # --- looking around ---------------------------------------------------------------------------------------------------
 
 
-def look(options: argparse.Namespace) -> int:
-    from .watch import show_messages
+def peek(options: argparse.Namespace) -> int:
+    from . import watch
 
-    return show_messages(caller_of(options), options)
+    return watch.peek(caller_of(options), options)
+
+
+def log(options: argparse.Namespace) -> int:
+    from . import watch
+
+    return watch.log(caller_of(options), options)
 
 
 def tap(options: argparse.Namespace) -> int:
@@ -364,6 +400,24 @@ def doctor(options: argparse.Namespace) -> int:
     return examine(as_json=options.json)
 
 
+def metrics(options: argparse.Namespace) -> int:
+    from .metrics import metrics as count
+
+    return count(options)
+
+
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
+
+
 def demo(options: argparse.Namespace) -> int:
     from .demo import show
 
@@ -385,8 +439,11 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
 
 
 def _require_registered(caller: wire.Caller, name: AgentName) -> None:
-    if not os.path.exists(caller.places.state(name, "key")):
-        wire.check_startable(caller, name, may_start=False)
+    if caller.places.is_ours(name):
+        return
+    if name in caller.places.registered():
+        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
+    wire.check_startable(caller, name, may_start=False)
 
 
 def _unlink(path: str) -> bool:

@@ -33,12 +33,15 @@ class Senders:
         return self._keys.get(self._places.state(name, "key"), name)
 
     def is_model_driven(self, name: str) -> bool:
-        """Whether the agent's settings, or else those for all, say that a model decides what it sends."""
+        """Whether the agent's settings, or else those for all, say that a model decides what it sends; of another
+        user's agent, whose settings we cannot read, the system's policy."""
         now = time.monotonic()
         until, is_driven = self._is_driven.get(name, (now, False))
         if until <= now:
             own = self._driven.get(self._places.state(name, "config.toml"), name)
             is_driven = (own or self._driven.get(self._places.state_dir + "/config.toml", name)) == "model"
+            policy = self._places.policy()
+            is_driven = is_driven or (policy is not None and name in policy.model_driven)
             self._is_driven[name] = now + SETTINGS_LOOK_S, is_driven
         return is_driven
 

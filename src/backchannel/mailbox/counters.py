@@ -64,6 +64,11 @@ class Counters:
         """How many messages were ever stored."""
         return sum(count.total for count in self.by_sender.values())
 
+    def sums(self) -> dict[str, int]:
+        """All senders together, by column."""
+        columns = zip(*(count.values() for count in self.by_sender.values()), strict=True)
+        return dict.fromkeys(COLUMNS, 0) | dict(zip(COLUMNS, map(sum, columns), strict=False))
+
     def admit(self, sender: str, size: int) -> None:
         """Raises `OverLimit` (`full`, `quota`) if one more message of `size` bytes does not fit."""
         if self.unacked >= self.messages_max or self.unacked_bytes + size > self.bytes_max:

@@ -41,7 +41,10 @@ def open_database(path: str, *, migrate: bool = True) -> sqlite3.Connection:
     is_new = not os.path.exists(path) or os.path.getsize(path) == 0
     if is_new:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    except sqlite3.OperationalError as error:
+        raise unusable(path, error) from None
     try:
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file; an old one keeps its own
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -113,6 +116,8 @@ def _check_header(path: str) -> None:
         os.close(fd)
     if not header:
         return
+    if header == bytes(100) and os.path.exists(path + "-journal"):
+        return  # the power was cut while the first page was made: SQLite undoes that, and makes it
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         raise damaged(path, "it does not begin as an SQLite file")
     application_id, pages = int.from_bytes(header[68:72], "big"), int.from_bytes(header[28:32], "big")

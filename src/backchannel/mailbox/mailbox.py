@@ -17,16 +17,18 @@ import msgspec
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
 from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
+from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from . import standing
 from .counters import Counters
-from .database import open_database, quick_check, unusable
+from .database import damaged, open_database, quick_check, unusable
 from .ready import Ready
 from .standing import INLINE_MAX, SIZE, TEXT, Standing
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
 DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive it
+_ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
     f"id, sender, kind, {TEXT}, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
@@ -42,7 +44,7 @@ _STATE = (
 class Leased:
     """One message that is handed out. `ordered` is the session whose next mail waits until this one is settled."""
 
-    __slots__ = ("delivery", "id", "msg_no", "ordered", "sender", "session", "size", "take")
+    __slots__ = ("delivery", "id", "msg_no", "ordered", "sender", "session", "size", "take", "taken_at")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Leased:
         self.take = take
         self.session = session
         self.ordered = in_order(kind, session)
+        self.taken_at: float | None = None  # Unix time; None: by an earlier daemon
 
 
 class Lease:
@@ -80,14 +83,16 @@ class Lease:
 
 
 class Handed:
-    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is."""
+    """A message leaving for an agent: the envelope, its number, and the how-manieth handing-out this is. `stored_at`
+    is Unix time; None if it has left before, and the answer was lost."""
 
-    __slots__ = ("delivery", "envelope", "msg_no")
+    __slots__ = ("delivery", "envelope", "msg_no", "stored_at")
 
-    def __init__(self, envelope: Envelope, msg_no: int, delivery: int) -> None:
+    def __init__(self, envelope: Envelope, msg_no: int, delivery: int, stored_at: float | None = None) -> None:
         self.envelope = envelope
         self.msg_no = msg_no
         self.delivery = delivery
+        self.stored_at = stored_at
 
 
 class State(msgspec.Struct, gc=False):
@@ -194,6 +199,8 @@ class Mailbox:
 
     def _recover(self, now: float, wall: float, boot_id: str, random: Callable[[int], bytes]) -> None:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
+        if meta and not meta.keys() >= _ALWAYS_KNOWN:
+            raise damaged(self.path, "it has forgotten what it is")
         was_closed = bool(meta) and bool(meta["clean"])
         if meta and not was_closed:
             quick_check(self.db, self.path)
@@ -285,6 +292,10 @@ class Mailbox:
         self._read_back()
 
     @property
+    def file_bytes(self) -> int:
+        return os.stat(self.path).st_size
+
+    @property
     def wal_bytes(self) -> int:
         try:
             return os.stat(self.path + "-wal").st_size
@@ -362,7 +373,7 @@ class Mailbox:
         self.changed.append((number, "taken"))
         leased = Leased(number, e.id, e.sender, size, 1, lease, e.kind, e.session)
         self._move(number, e.sender, size, e.priority, e.session, None, "taken", leased)
-        return state, False, Handed(e, number, 1)
+        return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
         text, headers = self.db.execute(
@@ -400,7 +411,7 @@ class Mailbox:
             row = self._next_ready(reply_to, session, wants)
             if row is None:
                 break
-            number, delivery, *fields = row
+            number, delivery, *fields, stored_at = row
             self.begin()
             self._writer.execute(
                 "UPDATE messages SET stage = 'taken', delivery = delivery + 1, take_id = ?, detached = ?"
@@ -411,7 +422,7 @@ class Mailbox:
             leased = Leased(number, e.id, e.sender, e.body_bytes, delivery + 1, lease, e.kind, e.session)
             self._move(number, e.sender, leased.size, e.priority, e.session, "stored", "taken", leased)
             self.changed.append((number, "taken"))
-            handed.append(Handed(e, number, delivery + 1))
+            handed.append(Handed(e, number, delivery + 1, stored_at))
             size += leased.size
         return handed
 
@@ -444,7 +455,7 @@ class Mailbox:
                 if (is_data and of in passed_over) or self.is_in_hand(kind, of):
                     continue
             return self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
                 (number,),
             ).fetchone()
         return None
@@ -551,6 +562,11 @@ class Mailbox:
             raise Refused(f"message {state.id} is {state.stage} already", code="ended", hint="nothing to do")
         self._settle(state, Stage.CANCELLED, wall, reason="cancelled by the sender")
 
+    def has_ttl_to_come(self) -> bool:
+        """Whether something waits that has a ttl. (`next_expiry` may still be that of a message which has ended.)"""
+        self._find_next_expiry()
+        return self.next_expiry is not None
+
     def expire(self, now: float, wall: float) -> None:
         """Ends what waited longer than its ttl. A leased message expires only when it comes back."""
         if self.next_expiry is None or self.next_expiry > now:
@@ -640,13 +656,16 @@ class Mailbox:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def get(self, message_id: str, sender: str | None) -> State:
-        """A message by id, and by sender where two used the same. Raises `LocalProtocolError`."""
+    def get(self, message_id: str, sender: str | None, uid: int | None = None) -> State:
+        """A message by id, and by sender where two used the same; with `uid` only one that this user sent. Raises
+        `LocalProtocolError`."""
         rows = self.db.execute(
             f"SELECT {_STATE} FROM messages WHERE id = ?",  # noqa: S608 - a constant
             (message_id,),
         ).fetchall()
         found = [State(*row) for row in rows if sender is None or shown_sender(row[2]) == sender]
+        if uid is not None:
+            found = [state for state in found if state.uid == uid]
         if not found:
             raise LocalProtocolError(
                 f"there is no message {message_id} here", code="no_such_message", hint="check the id and the agent"
@@ -695,48 +714,48 @@ class Mailbox:
         ).fetchone()[0]
         return text
 
-    def waiting(self, after: int, count: int) -> list[tuple[Any, ...]]:
-        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). Nothing is taken."""
+    def waiting(self, after: int, count: int) -> sqlite3.Cursor:
+        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). The caller closes it."""
         return self.db.execute(
             f"SELECT msg_no, stage, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
             " WHERE stage IN ('stored', 'taken') AND msg_no > ? ORDER BY msg_no LIMIT ?",
             (after, count),
-        ).fetchall()
+        )
 
-    def history(
-        self,
-        after: int,
-        count: int,
-        sender: str | None,
-        since: float | None,
-        until: float | None,
-        *,
-        before: int | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Every message kept, oldest first: (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope).
+    def numbers(self) -> tuple[int, int]:
+        """The lowest and the highest msg_no there is: (1, 0) in an empty mailbox."""
+        first, last = self.db.execute(
+            "SELECT (SELECT min(msg_no) FROM messages), (SELECT max(msg_no) FROM messages)"
+        ).fetchone()
+        return first or 1, last or 0
 
-        With `before` the last `count` of those below it (0: of all), newest first.
+    def history(self, wanted: Log, begin: int, end: int, *, newest_first: bool) -> sqlite3.Cursor:
+        """Of the messages from number `begin` to before `end` those that are wanted, at most `wanted.max`.
+
+        Each as (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope). Read one by one: texts are large.
+        The caller closes it.
         """
-        if before is not None:
-            return self.db.execute(
-                f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-                " WHERE (?1 = 0 OR msg_no < ?1) AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-                " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4)"
-                " ORDER BY msg_no DESC LIMIT ?5",
-                (before, sender, since, until, count),
-            ).fetchall()
+        order = "DESC" if newest_first else "ASC"
         return self.db.execute(
             f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-            " WHERE msg_no > ?1 AND (?2 IS NULL OR sender = ?2 OR (?2 = '@user' AND sender LIKE '@%'))"
-            " AND (?3 IS NULL OR stored_at >= ?3) AND (?4 IS NULL OR stored_at < ?4) ORDER BY msg_no LIMIT ?5",
-            (after, sender, since, until, count),
-        ).fetchall()
+            " WHERE msg_no >= :begin AND msg_no < :end"
+            " AND (:sender IS NULL OR sender = :sender OR (:sender = '@user' AND sender LIKE '@%'))"
+            " AND (:kind IS NULL OR kind = :kind) AND (:stage IS NULL OR stage = :stage)"
+            " AND (:session IS NULL OR session = :session) AND (:trace_id IS NULL OR :trace_id IN (trace_id, id))"
+            " AND (:since IS NULL OR stored_at >= :since) AND (:until IS NULL OR stored_at < :until)"
+            f" ORDER BY msg_no {order} LIMIT :max",
+            {"begin": begin, "end": end, **{name: getattr(wanted, name) for name in wanted.__struct_fields__}},
+        )
 
     def set_paused(self, paused: bool) -> None:
         """Whether a person stopped the handing out. Survives restarts."""
-        self.begin()
-        self.db.execute("REPLACE INTO meta (key, value) VALUES ('paused', ?)", (int(paused),))
+        self.note("paused", int(paused))
         self.paused = paused
+
+    def note(self, key: str, value: float) -> None:
+        """Keeps one number of ours in the file."""
+        self.begin()
+        self.db.execute("REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def oldest_unacked(self) -> float | None:
         """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""

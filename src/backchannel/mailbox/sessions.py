@@ -68,7 +68,8 @@ class Sessions:
                 continue
             self._mailbox.begin()
             cause = snapshot.cause.value if snapshot.cause else None
-            role = snapshot.role.value if snapshot.role else None
+            # Without a SYN there never was a session: a RST left its mark, which no counter counts.
+            role = snapshot.role.value if snapshot.role is not None and snapshot.number is not None else None
             values = (role, snapshot.state.value, cause, snapshot.reason, _encode(snapshot))
             cursor = self._db.execute(
                 "UPDATE sessions SET role = ?, state = ?, cause = ?, reason = ?, machine = ? WHERE id = ?",

@@ -11,8 +11,6 @@ from ..errors import PeerAbsent
 from ..protocol.codec import Malformed, decode, encode
 from .paths import Places, write_private
 
-LOG_BYTES_MAX = 1 << 20  # then it becomes log.1, and the one before is gone
-
 
 def record(places: Places, name: str) -> None:
     """Writes how NAME's daemon is started: with this interpreter. Only for one's own agents, and `up`."""
@@ -41,21 +39,24 @@ def start(places: Places, name: str) -> int:
     """
     argv = [*command(places, name), "--dir", places.socket_dir]
     log = places.state(name, "log")
-    _rotate(log)
     log_bytes = _size(log)
     # The shell puts it in the background and ends: the daemon is nobody's child, and nobody's zombie. `exec`, or the
     # background shell would stay and wait for it.
     script = 'cd / && exec "$@" &'
-    inherited = [fd for fd in _open_descriptors() if fd > 2]
     pid = os.posix_spawn(
         "/bin/sh",
         ["/bin/sh", "-c", script, "sh", *argv],
-        {"PATH": os.defpath, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"},
+        {
+            "PATH": os.defpath,
+            "HOME": os.path.expanduser("~"),
+            "LANG": "C.UTF-8",
+            "BACKCHANNEL_POLICY": places.policy_path,
+        },
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if os.get_inheritable(fd)),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable_descriptors() if fd > 2),
         ],
         setsid=True,
     )
@@ -66,11 +67,11 @@ def start(places: Places, name: str) -> int:
 def complaint_since(places: Places, name: str, log_bytes: int | None) -> str:
     """The error a daemon that was started then has logged since, or "": why there is no use in waiting for it."""
     log = places.state(name, "log")
-    if log_bytes is None or _size(log) == log_bytes:
+    if log_bytes is None or (size := _size(log)) == log_bytes:
         return ""
     try:
         with open(log, "rb") as file:
-            file.seek(log_bytes)
+            file.seek(log_bytes if size > log_bytes else 0)  # it may have been turned over meanwhile
             lines = file.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
@@ -116,22 +117,16 @@ def command(places: Places, name: str) -> list[str]:
     return argv
 
 
-def _rotate(log: str) -> None:
-    if _size(log) > LOG_BYTES_MAX:
-        os.replace(log, log + ".1")
-
-
-def _open_descriptors() -> list[int]:
+def _inheritable_descriptors() -> list[int]:
     try:
         listed = [int(fd) for fd in os.listdir("/proc/self/fd")]
     except OSError:
-        return list(range(3, 256))
-    return [fd for fd in listed if _is_open(fd)]
+        listed = list(range(256))
+    return [fd for fd in listed if _is_inheritable(fd)]
 
 
-def _is_open(fd: int) -> bool:
+def _is_inheritable(fd: int) -> bool:
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
-        return False
-    return True
+        return False  # another thread has closed it meanwhile
