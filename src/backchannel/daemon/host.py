@@ -252,15 +252,13 @@ class Host:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do, seconds since boot; None: only when somebody calls."""
-        leases = () if self._own_retry is not None else self.mailbox.leases.values()
-        times = [t.deadline for t in self.takers]
-        for others in (self.watchers, self.own_calls.tappers, leases):
+        times = [self._own_retry]
+        if self._own_retry is None:
+            times = [self.mailbox.next_expiry, self.sessions.endpoint.deadline]
+            times += [lease.deadline for lease in self.mailbox.leases.values()]
+        for others in (self.takers, self.watchers, self.own_calls.tappers, self.session_calls.watchers):
             if others:
                 times += [x.deadline for x in others]
-        for watcher in self.session_calls.watchers:
-            times.append(watcher.deadline)
-        times.append(self.mailbox.next_expiry if self._own_retry is None else self._own_retry)
-        times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
     def is_idle(self, now: float) -> bool:
