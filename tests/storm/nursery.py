@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backchannel.transport.paths import Places
-from backchannel.transport.start import LOG_BYTES_MAX
 
 from . import daemon, talker
 
@@ -79,8 +78,6 @@ class Nursery:
     def _daemon(self, argv: list[str]) -> None:
         name, state = argv[0], argv[2]
         log = Places("", state).state(name, "log")
-        if os.path.exists(log) and os.path.getsize(log) > LOG_BYTES_MAX:
-            os.truncate(log, 0)
         self._fork(("daemon", name), log, lambda: self._run(daemon.main, argv))
 
     @staticmethod
