@@ -127,11 +127,13 @@ set -g __backchannel_valued \
     'chat --wait' \
     'serve --max' \
     'serve --exec' \
-    'init --profile' \
     'init --agent' \
+    'init --dir' \
+    'init --profile' \
     'init --hermes' \
-    'uninit --profile' \
     'uninit --agent' \
+    'uninit --dir' \
+    'uninit --profile' \
     'uninit --hermes' \
     'metrics --textfile'
 
@@ -140,6 +142,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exi
 complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
 complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
+complete -c backchannel -n '__backchannel_at "" 0' -a hook -d ''
 complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
 complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
 complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
@@ -170,6 +173,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
 complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everything ever stored or opened is accounted for; exits 1 if not.'
 complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
@@ -193,6 +197,7 @@ complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bo
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
@@ -336,22 +341,30 @@ complete -c backchannel -n '__backchannel_at serve any' -l max -x -d 'run N at o
 complete -c backchannel -n '__backchannel_at serve any' -l exec -x -d 'the program and its arguments: the rest of the line'
 complete -c backchannel -n '__backchannel_at serve any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at serve 0' -a '(__backchannel_agents)'
-complete -c backchannel -n '__backchannel_at init any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
-complete -c backchannel -n '__backchannel_at init any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at init any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the directory\'s, or the profile\'s)'
+complete -c backchannel -n '__backchannel_at init any' -l dir -x -d 'the directory (default: this one; not of hermes)'
+complete -c backchannel -n '__backchannel_at init any' -l profile -x -a '(__backchannel_agents)' -d 'of hermes (default: its default profile)'
 complete -c backchannel -n '__backchannel_at init any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
+complete -c backchannel -n '__backchannel_at init any' -l wake -d 'refuse a program that cannot be woken when idle'
 complete -c backchannel -n '__backchannel_at init any' -l dry-run -d 'only show what it would change'
 complete -c backchannel -n '__backchannel_at init any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at init any' -l help -d 'Show help and exit.'
-complete -c backchannel -n '__backchannel_at init 0' -a 'hermes'
-complete -c backchannel -n '__backchannel_at uninit any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
-complete -c backchannel -n '__backchannel_at uninit any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at init 0' -a 'claude codex gemini hermes mcp'
+complete -c backchannel -n '__backchannel_at init 1' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at uninit any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the directory\'s, or the profile\'s)'
+complete -c backchannel -n '__backchannel_at uninit any' -l dir -x -d 'the directory (default: this one; not of hermes)'
+complete -c backchannel -n '__backchannel_at uninit any' -l profile -x -a '(__backchannel_agents)' -d 'of hermes (default: its default profile)'
 complete -c backchannel -n '__backchannel_at uninit any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
 complete -c backchannel -n '__backchannel_at uninit any' -l dry-run -d 'only show what it would change'
 complete -c backchannel -n '__backchannel_at uninit any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help and exit.'
-complete -c backchannel -n '__backchannel_at uninit 0' -a 'hermes'
+complete -c backchannel -n '__backchannel_at uninit 0' -a 'claude codex gemini hermes mcp'
+complete -c backchannel -n '__backchannel_at uninit 1' -a 'claude codex gemini'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at audit any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at metrics any' -l textfile -x -d 'write it there, whole or not at all, for node_exporter'
 complete -c backchannel -n '__backchannel_at metrics any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at metrics any' -a '(__backchannel_agents)'

@@ -7,6 +7,7 @@ as a message would be. It is nobody's message, so no agent is woken and no count
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..mailbox.audit import audit
 from ..mailbox.database import VERSION
 from ..mailbox.mailbox import Handed
 from ..protocol import frame
@@ -48,6 +49,12 @@ class Operating:
         self._host.mailbox.note("checked_at", wall)
         line = frame.answer(request_id, {"agent": self._host.name, "flushed": params.flush})
         self._host.staged.append(Answer(caller, line, after_flush=params.flush))
+
+    def audit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        """Counts every row; nothing else is done meanwhile."""
+        host = self._host
+        found = audit(host.mailbox, host.sessions.store, host.outbox, host.sessions.frames, is_whole=False)
+        return frame.answer(request_id, {"agent": host.name, **found})
 
     def metrics(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         host = self._host

@@ -12,14 +12,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .. import __version__
 from ..errors import BackchannelError
+from ..mailbox.audit import NOTHING, audit
 from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
 from ..mailbox.sessions import Sessions
+from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
@@ -42,6 +45,9 @@ EXIT_CONFIG = 78
 LOCK_PATIENCE_S = 0.5  # a client that looks whether the lock is free holds it for an instant
 
 
+T = TypeVar("T")
+
+
 class NameTaken(Exception):
     """Another daemon serves the name."""
 
@@ -61,6 +67,8 @@ def run(argv: list[str]) -> int:
         _bound_log(places, names[0], Config())
         if options.check:
             return check(places, names[0])
+        if options.audit:
+            return account(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
         return serve(places, names)
@@ -195,22 +203,36 @@ def check(places: Places, name: AgentName) -> int:
     return 0
 
 
+def account(places: Places, name: AgentName) -> int:
+    """`--audit`: prints whether the stopped agent's mailbox adds up, holding its lock."""
+    check_private(places.state(name))
+    lock = _lock(places, name)
+
+    def look(box: Mailbox) -> dict[str, Any]:
+        return audit(box, Sessions(box), Outbox(box), Frames(box), is_whole=True)
+
+    print(encode({"agent": name, **(_look(places, name, look) or NOTHING)}), flush=True)
+    lock.close()
+    return 0
+
+
 def _waiting(places: Places, name: AgentName) -> int:
     """How many messages wait, or are still to be pushed."""
-    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box)))
+    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box))) or 0
 
 
 def _open_sessions(places: Places, name: AgentName) -> int:
-    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values()))
+    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values())) or 0
 
 
-def _look(places: Places, name: AgentName, count: Callable[[Mailbox], int]) -> int:
+def _look(places: Places, name: AgentName, look: Callable[[Mailbox], T]) -> T | None:
+    """What there is to see; None if the name never had a mailbox. The caller holds the lock."""
     path = places.state(name, "mailbox.db")
     if not os.path.exists(path):
-        return 0
+        return None
     mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
     try:
-        return count(mailbox)
+        return look(mailbox)
     finally:
         mailbox.close(time.time(), clock())
 
@@ -259,7 +281,7 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    for word in ("remove", "check"):
+    for word in ("remove", "check", "audit"):
         if getattr(options, word) and len(options.names) != 1:
             parser.error(f"--{word} takes one NAME")
     return options
@@ -277,6 +299,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
     parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
     parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
+    parser.add_argument("--audit", action="store_true", help="print whether the stopped agent NAME's mailbox adds up")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
     parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
     return parser
