@@ -1,7 +1,7 @@
 """The real command lines, as npm has them: brought into a cache once, and started in a home of their own.
 
-Nothing of a user's is read: HOME is a new directory, the environment is empty but for what stands here, and the model is
-ours, on loopback.
+Nothing of a user's is read: HOME is a new directory, the environment is empty but for what stands here, and the
+model is ours, on loopback.
 """
 
 import json

@@ -61,6 +61,7 @@ set -g __backchannel_valued \
     'recv --max' \
     'recv --kind' \
     'recv --session' \
+    'hook --as' \
     'ask --as' \
     'ask --timeout' \
     'ask --key' \
@@ -135,6 +136,7 @@ set -g __backchannel_valued \
     'uninit --dir' \
     'uninit --profile' \
     'uninit --hermes' \
+    'mcp --as' \
     'metrics --textfile'
 
 complete -c backchannel -f
@@ -142,7 +144,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exi
 complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
 complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
-complete -c backchannel -n '__backchannel_at "" 0' -a hook -d ''
+complete -c backchannel -n '__backchannel_at "" 0' -a hook -d 'Run by Claude Code, Codex and Gemini CLI: puts new mail before the model.'
 complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
 complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
 complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
@@ -172,6 +174,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session
 complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
 complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
+complete -c backchannel -n '__backchannel_at "" 0' -a mcp -d 'Serve an agent\'s mailbox as MCP tools, on standard input and output.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
 complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everything ever stored or opened is accounted for; exits 1 if not.'
 complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
@@ -197,7 +200,10 @@ complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bo
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook any' -l as -x -a '(__backchannel_agents)' -d 'the agent of the directory; a second window of it is NAME-2'
 complete -c backchannel -n '__backchannel_at hook any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook 0' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at hook 1' -a 'session-start prompt tool stop session-end wait'
 complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
@@ -360,6 +366,8 @@ complete -c backchannel -n '__backchannel_at uninit any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at uninit 0' -a 'claude codex gemini hermes mcp'
 complete -c backchannel -n '__backchannel_at uninit 1' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at mcp any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at mcp any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at audit any' -l json -d 'one JSON object a line'

@@ -140,6 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
     audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
     audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
@@ -409,6 +412,18 @@ def metrics(options: argparse.Namespace) -> int:
     from .metrics import metrics as count
 
     return count(options)
+
+
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """`backchannel doctor`: what is wrong here, a line a check, each with the command that mends it."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -10,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..client import calls, wire
+from ..client import calls, sandbox, wire
 from ..client.drive import run
 from ..client.health import round_trip
 from ..errors import BackchannelError, NotPermitted, PeerAbsent
 from ..protocol.codec import encode
 from ..transport import start
+from ..transport.dial import connect
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
 from . import coding
@@ -72,6 +74,7 @@ def _all() -> Iterator[Finding]:
         yield Finding("fail", "places", error.message, error.hint)
         return
     yield from _places(places)
+    yield from _sandbox(places)
     names = places.registered()
     if not names:
         yield Finding("ok", "agents", "none yet", "backchannel up NAME")
@@ -113,6 +116,19 @@ def _places(places: Places) -> Iterator[Finding]:
             "warn", "DIR", "long names make socket paths that programs without our library cannot reach",
             "set BACKCHANNEL_DIR to a shorter path",
         )  # fmt: skip
+
+
+def _sandbox(places: Places) -> Iterator[Finding]:
+    """Whether Unix sockets can be used at all: asked of one that nobody can have, since its name is no agent's."""
+    path = f"{places.socket_dir}/@doctor/{CONTROL}"
+    try:
+        connect(path, 1.0).close()
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EAFNOSUPPORT):
+            why = sandbox.refused(path, error.errno)
+            yield Finding("fail", "sandbox", why.message, why.hint)
+            return
+    yield Finding("ok", "sandbox", "Unix sockets may be used")
 
 
 def _agent(caller: wire.Caller, name: str) -> Iterator[Finding]:
@@ -177,6 +193,9 @@ def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:
     """The daemon that holds the lock: does it answer, is it of this version, does it store, has it room, who waits."""
     try:
         times, pid, state = run(round_trip(caller, name, ANSWER_S))
+    except NotPermitted as error:
+        yield Finding("fail", name, error.message, error.hint)
+        return
     except BackchannelError as error:
         if error.code not in ("full", "unknown_method"):
             yield Finding("fail", name, error.message, f"backchannel down {name} && backchannel up {name}")

@@ -300,12 +300,10 @@ def connect(
         try:
             sock: Socket = yield Connect(path, max(0.0, deadline - time.monotonic()))
         except OSError as error:
-            if error.errno == errno.EACCES:
-                raise NotPermitted(f"{path} is not ours to open", hint="it belongs to another user's agent") from None
-            if error.errno == errno.EPERM:
-                raise NotPermitted(
-                    f"this process may not connect to unix sockets ({path})", hint="allow that path in the sandbox"
-                ) from None
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT):
+                from . import sandbox  # beside the fast path
+
+                raise sandbox.refused(path, error.errno) from None
             if error.errno not in _ABSENT:
                 give_up_if_over(error, name, deadline, START_S)
                 yield Sleep(pause)
