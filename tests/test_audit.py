@@ -71,6 +71,22 @@ def a_count_that_is_not_the_sum(bench: Bench) -> None:
     bench.mailbox.counters.by_sender["@1000"].total += 1
 
 
+def a_number_that_is_missing(bench: Bench) -> None:
+    bench.mailbox.db.execute("UPDATE messages SET msg_no = 1000 WHERE id = 'm-0'")
+
+
+def a_message_that_nobody_would_hand_out(bench: Bench) -> None:
+    bench.mailbox.ready.remove(6, 1, None)
+
+
+def a_text_that_is_lost(bench: Bench) -> None:
+    bench.mailbox.db.execute("UPDATE messages SET text = x'' WHERE id = 'm-0'")
+
+
+def a_text_of_nobody(bench: Bench) -> None:
+    bench.mailbox.db.execute("INSERT INTO texts VALUES (1, 'x')")
+
+
 def a_lease_of_nobody(bench: Bench) -> None:
     bench.mailbox.leased.clear()
 
@@ -110,7 +126,11 @@ def a_value_that_cannot_be(bench: Bench) -> None:
         (a_message_too_many, "messages from mallory: 0 are counted as acked, and 1 are there"),
         (a_stage_that_nobody_counted, "messages from @1000: 1 are counted as rejected, and 0 are there"),
         (a_count_that_is_not_the_sum, "messages from @1000: 9 were stored, and the stages make 8"),
-        (a_lease_of_nobody, "message number 5 is taken, and with nobody"),
+        (a_number_that_is_missing, "messages: the last one has the number 1000, and 12 are accounted for"),
+        (a_message_that_nobody_would_hand_out, "message number 6 is not known as waiting"),
+        (a_text_that_is_lost, "message number 1 has lost its text"),
+        (a_text_of_nobody, "a text lies there for message number 1, which has none"),
+        (a_lease_of_nobody, "message number 5 is not known as leased"),
         (a_session_too_few, "sessions as acceptor: 2 were opened, and the ends and the open ones make 1"),
         (an_end_that_nobody_counted, "sessions as acceptor: 0 are counted as finished, and 1 are there"),
         (a_text_of_a_session_is_gone, f"session {S}1: 1 texts are unread, and 0 are there"),

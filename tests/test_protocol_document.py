@@ -60,6 +60,7 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "check": frame.Check,
     "metrics": frame.Nothing,
     "audit": frame.Nothing,
+    "backup": frame.Backup,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

@@ -5,21 +5,19 @@ changed and nothing is started.
 """
 
 import argparse
-import json
-import subprocess
 from collections import Counter
 from typing import Any
 
 from ..client import calls, wire
 from ..client.drive import run
-from ..errors import BackchannelError
+from ..errors import BackchannelError, PeerAbsent
 from ..protocol.codec import encode
 from ..protocol.codes import exit_code
 from ..protocol.names import AgentName
-from ..transport import start
 from ..transport.lock import served_in
 from .common import print_columns
 from .main import report
+from .safekeeping import run_stopped
 
 AUDIT_S = 120.0  # a million messages take two seconds, a cold disk longer
 ALL = "@all"
@@ -51,15 +49,15 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def _account(caller: wire.Caller, name: str) -> dict[str, Any]:
-    if not caller.places.is_ours(name) or served_in(caller.places.state(name, "lock")) is not None:
-        return run(calls.running(caller, name, "audit", AUDIT_S))
-    command = [*start.command(caller.places, name), "--dir", caller.places.socket_dir, "--audit"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
-        raise BackchannelError(f"{name} could not be audited: {reason}", hint="backchannel doctor")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    while True:
+        if not caller.places.is_ours(name) or served_in(caller.places.state(name, "lock")) is not None:
+            try:
+                return run(calls.running(caller, name, "audit", AUDIT_S))
+            except PeerAbsent:
+                if not caller.places.is_ours(name) or served_in(caller.places.state(name, "lock")) is not None:
+                    raise
+        elif (found := run_stopped(caller, name, ["--audit"])) is not None:
+            return found  # or a daemon was started just now
 
 
 def _together(accounts: list[dict[str, Any]]) -> dict[str, Any]:

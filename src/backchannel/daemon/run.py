@@ -16,19 +16,18 @@ from typing import Any, TypeVar
 
 from .. import __version__
 from ..errors import BackchannelError
-from ..mailbox.audit import NOTHING, audit
+from ..mailbox.audit import audit
 from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
 from ..mailbox.sessions import Sessions
-from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
-from . import log
+from . import log, stopped
 from .config import Config, load
 from .host import Host
 from .log import logger
@@ -67,10 +66,10 @@ def run(argv: list[str]) -> int:
         _bound_log(places, names[0], Config())
         if options.check:
             return check(places, names[0])
-        if options.audit:
-            return account(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
+        if options.audit or options.backup is not None or options.restore is not None:
+            return while_stopped(places, names[0], options)
         return serve(places, names)
     except NameTaken as taken:
         logger.info("%s", taken)
@@ -203,17 +202,19 @@ def check(places: Places, name: AgentName) -> int:
     return 0
 
 
-def account(places: Places, name: AgentName) -> int:
-    """`--audit`: prints whether the stopped agent's mailbox adds up, holding its lock."""
+def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) -> int:
+    """`--audit`, `--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
     check_private(places.state(name))
     lock = _lock(places, name)
-
-    def look(box: Mailbox) -> dict[str, Any]:
-        return audit(box, Sessions(box), Outbox(box), Frames(box), is_whole=True)
-
-    print(encode({"agent": name, **(_look(places, name, look) or NOTHING)}), flush=True)
-    lock.close()
-    return 0
+    try:
+        path = places.state(name, "mailbox.db")
+        if options.audit:
+            return stopped.audit(str(name), lambda: _look(places, name, _account))
+        if options.backup is not None:
+            return stopped.backup(path, str(name), options.backup or None)
+        return stopped.restore(path, options.restore)
+    finally:
+        lock.close()
 
 
 def _waiting(places: Places, name: AgentName) -> int:
@@ -223,6 +224,10 @@ def _waiting(places: Places, name: AgentName) -> int:
 
 def _open_sessions(places: Places, name: AgentName) -> int:
     return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values())) or 0
+
+
+def _account(mailbox: Mailbox) -> dict[str, Any]:
+    return audit(mailbox, Sessions(mailbox), Outbox(mailbox), Frames(mailbox), is_whole=True)
 
 
 def _look(places: Places, name: AgentName, look: Callable[[Mailbox], T]) -> T | None:
@@ -281,8 +286,8 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    for word in ("remove", "check", "audit"):
-        if getattr(options, word) and len(options.names) != 1:
+    for word in ("remove", "check", "audit", "backup", "restore"):
+        if getattr(options, word) not in (None, False) and len(options.names) != 1:
             parser.error(f"--{word} takes one NAME")
     return options
 
@@ -301,5 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
     parser.add_argument("--audit", action="store_true", help="print whether the stopped agent NAME's mailbox adds up")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
+    parser.add_argument("--backup", metavar="FILE", help="copy the stopped agent NAME's mailbox there, and end")
+    parser.add_argument("--restore", metavar="FILE", help="put this backup in its place, which is kept, and end")
     parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
     return parser

@@ -12,7 +12,8 @@ import msgspec
 
 from ..protocol.session import Role, Snapshot
 from ..protocol.states import Cause
-from .counters import COLUMNS
+from . import standing
+from .counters import COLUMNS, Count
 from .frames import Frames
 from .mailbox import Mailbox
 from .outbox import Outbox
@@ -61,22 +62,37 @@ def _integrity(mailbox: Mailbox, *, is_whole: bool) -> Iterator[str]:
 
 
 def _messages(mailbox: Mailbox) -> Iterator[str]:
-    """total = the sum of the stages, for each sender and together; and the rows say the same."""
-    counted = {sender: dict(zip(COLUMNS, c.values(), strict=True)) for sender, c in mailbox.counters.by_sender.items()}
-    rows: dict[str, Counter[str]] = {sender: Counter() for sender in counted}
-    for sender, stage, count in mailbox.db.execute("SELECT sender, stage, count(*) FROM messages GROUP BY 1, 2"):
-        rows.setdefault(sender, Counter())[stage] += count
-    for sender, by_stage in sorted(rows.items()):
-        counts = counted.get(sender, dict.fromkeys(COLUMNS, 0))
-        stages = sum(counts[stage] for stage in STAGES)
-        if counts["total"] != stages:
-            yield f"messages from {sender}: {counts['total']} were stored, and the stages make {stages}"
+    """total = the sum of the stages, for each sender; rows and purged ones say so too, and so does the last number."""
+    found = standing.count(mailbox.db)
+    nobody = Count()
+    for sender in sorted(found.counts.keys() | mailbox.counters.by_sender.keys()):
+        counted, there = mailbox.counters.by_sender.get(sender, nobody), found.counts.get(sender, nobody)
+        stages = sum(getattr(counted, stage) for stage in STAGES)
+        if counted.total != stages:
+            yield f"messages from {sender}: {counted.total} were stored, and the stages make {stages}"
         for stage in STAGES:
-            if counts[stage] != by_stage[stage]:
-                yield f"messages from {sender}: {counts[stage]} are counted as {stage}, and {by_stage[stage]} are there"
-    taken = {number for (number,) in mailbox.db.execute("SELECT msg_no FROM messages WHERE stage = 'taken'")}
-    for number in sorted(taken ^ set(mailbox.leased)):
-        yield f"message number {number} is {'taken, and with nobody' if number in taken else 'leased, and not taken'}"
+            mine, theirs = getattr(counted, stage), getattr(there, stage)
+            if mine != theirs:
+                yield f"messages from {sender}: {mine} are counted as {stage}, and {theirs} are there"
+        if counted.bytes != there.bytes:
+            yield f"messages from {sender}: {counted.bytes} bytes are counted as waiting, and {there.bytes} are there"
+    highest = standing.highest_no(mailbox.db)
+    if highest != (total := sum(count.total for count in found.counts.values())):
+        yield f"messages: the last one has the number {highest}, and {total} are accounted for"
+    for what, known, there_are in (
+        ("waiting", set(mailbox.ready), set(found.ready)),
+        ("leased", set(mailbox.leased), set(found.taken)),
+    ):
+        for number in sorted(known ^ there_are):
+            yield f"message number {number} is {'known as' if number in known else 'not known as'} {what}"
+    for (number,) in mailbox.db.execute(
+        "SELECT msg_no FROM messages WHERE length(text) = 0 EXCEPT SELECT msg_no FROM texts"
+    ):
+        yield f"message number {number} has lost its text"
+    for (number,) in mailbox.db.execute(
+        "SELECT msg_no FROM texts EXCEPT SELECT msg_no FROM messages WHERE length(text) = 0"
+    ):
+        yield f"a text lies there for message number {number}, which has none"
 
 
 def _sessions(mailbox: Mailbox, sessions: Sessions) -> Iterator[str]:
