@@ -139,6 +139,7 @@ class Host:
             "status": taking.status,
             "check": operating.check,
             "metrics": operating.metrics,
+            "audit": operating.audit,
             "backup": operating.backup,
             "stop": taking.stop,
         }
