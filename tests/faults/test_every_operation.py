@@ -13,6 +13,7 @@ import pytest
 
 from backchannel.daemon.host import StorageFailed, is_full
 from backchannel.errors import BackchannelError
+from backchannel.protocol.frame import Log
 
 from ..inside import Bench, after_a_kill, close_all
 from .vfs import Guard, guarded, is_possible
@@ -141,7 +142,7 @@ def folder_of(tmp_path: Path, number: int) -> Path:
 def check(story: Story, folder: Path, number: int) -> None:
     """The next start, on a disk that works again."""
     bench = Bench(after_a_kill(story.path, folder / "after"), deliveries_max=100)
-    rows = bench.mailbox.history(0, 1000, None, None, None)
+    rows = bench.mailbox.history(Log(max=1000), 1, 1000, newest_first=False).fetchall()
     stages = {row[6]: row[1] for row in rows}
     assert bench.mailbox.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     for key, stage in story.told.items():

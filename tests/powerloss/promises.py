@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from backchannel.errors import BackchannelError
 from backchannel.mailbox.mailbox import Mailbox
+from backchannel.protocol.frame import Log
 
 from .disk import Disk
 from .recording import FILES, Recording, answers
@@ -140,7 +141,7 @@ def look(
         outcome.broken.append(f"place {place}: {error}")
         return
     try:
-        rows = mailbox.history(0, 1 << 30, None, None, None)
+        rows = mailbox.history(Log(max=1 << 30), 1, 1 << 62, newest_first=False).fetchall()
         for what in wrong(mailbox, rows, recording.texts):
             outcome.count["corrupt"] += 1
             outcome.broken.append(f"place {place}: {what}")

@@ -81,6 +81,13 @@ def ago(unix_time: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def print_columns(rows: list[tuple[str, ...]]) -> None:
+    """A table for people: as wide as it must be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True) if width).rstrip())
+
+
 def first_line(text: str, chars_max: int) -> str:
     """What a list shows of a text: its first line, cut, fit for a terminal."""
     line, _, more = printable(text, sys.stdout).partition("\n")

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..client import calls, wire
+from ..client import adapters, calls, wire
+from ..client.adapters import Adapter
 from ..client.drive import run
+from ..client.driven import with_model
 from ..errors import LocalProtocolError
 from ..transport.paths import Places, register
 
-MODEL_LINE = 'driven_by = "model"\n'
+CODING = ("claude", "codex", "gemini")
 
 
 class TextChange(NamedTuple):
@@ -105,19 +107,27 @@ def add_commands(command: Callable[..., Any]) -> None:
         ("uninit", "Take back what `init` set up; the agent and its mail stay."),
     ):
         added = command(name, init if name == "init" else uninit, text, json=False)
-        added.add_argument("what", choices=("hermes",))
-        added.add_argument("--profile", metavar="NAME", help="of Hermes (default: its default profile)")
-        added.add_argument("--agent", metavar="NAME", help="the agent's name (default: the profile's)")
+        added.add_argument("what", choices=(*CODING, "hermes", "mcp"), metavar="claude|codex|gemini|hermes|mcp")
+        added.add_argument(
+            "client", nargs="?", choices=CODING, metavar="CLIENT", help="of mcp: claude, codex or gemini"
+        )
+        added.add_argument(
+            "--agent", metavar="NAME", help="the agent's name (default: the directory's, or the profile's)"
+        )
+        added.add_argument(
+            "--dir", metavar="PATH", default=".", help="the directory (default: this one; not of hermes)"
+        )
+        added.add_argument("--profile", metavar="NAME", help="of hermes (default: its default profile)")
         added.add_argument("--hermes", metavar="PATH", help="the hermes command (default: found on the PATH)")
+        if name == "init":
+            added.add_argument("--wake", action="store_true", help="refuse a program that cannot be woken when idle")
         added.add_argument("--dry-run", action="store_true", help="only show what it would change")
         added.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def init(options: argparse.Namespace) -> int:
-    from .hermes import plan_init
-
     caller = wire.Caller(None)
-    plan = plan_init(caller.places, options.profile, options.agent, options.hermes)
+    plan = _plan_init(caller.places, options)
     if not _carry_out(plan, options, partial(register, caller.places, plan.agent)):
         return 0
     from .commands import up
@@ -131,20 +141,65 @@ def init(options: argparse.Namespace) -> int:
 
 
 def uninit(options: argparse.Namespace) -> int:
-    from .hermes import plan_uninit
-
-    plan = plan_uninit(wire.Caller(None).places, options.profile, options.agent, options.hermes)
+    plan = _plan_uninit(wire.Caller(None).places, options)
     if _carry_out(plan, options, lambda: None):
         _print_steps(plan)
     return 0
+
+
+def _plan_init(places: Places, options: argparse.Namespace) -> Plan:
+    _check_words(options)
+    if options.what == "hermes":
+        from . import hermes
+
+        return hermes.plan_init(places, options.profile, options.agent, options.hermes)
+    if options.what == "mcp":
+        from . import mcpclients
+
+        return mcpclients.plan_init(places, options.client, options.dir, options.agent)
+    from . import coding
+
+    return coding.plan_init(places, options.what, options.dir, options.agent, must_wake=options.wake)
+
+
+def _plan_uninit(places: Places, options: argparse.Namespace) -> Plan:
+    _check_words(options)
+    if options.what == "hermes":
+        from . import hermes
+
+        return hermes.plan_uninit(places, options.profile, options.agent, options.hermes)
+    if options.what == "mcp":
+        from . import mcpclients
+
+        return mcpclients.plan_uninit(places, options.client, options.dir, options.agent)
+    from . import coding
+
+    return coding.plan_uninit(places, options.what, options.dir, options.agent)
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    if (options.what == "mcp") != (options.client is not None):
+        what = "mcp needs a CLIENT" if options.what == "mcp" else f"{options.what} takes no {options.client!r}"
+        raise LocalProtocolError(what, code="usage", hint=f"backchannel init mcp {'|'.join(CODING)}")
+    if getattr(options, "wake", False) and options.what == "mcp":
+        raise LocalProtocolError(
+            "a server of tools cannot wake its client: mail is seen when its model asks for it", code="cannot_wake",
+            hint=f"backchannel init {options.client} --wake",
+        )  # fmt: skip
 
 
 def driven_by_model(places: Places, name: str) -> TextChange:
     """The agent's own config.toml, saying that a model decides what it sends: its daemon counts hops and rate then."""
     path = places.state(name, "config.toml")
     before = read(path)
-    is_said = any(line.split("=")[0].strip() == "driven_by" for line in (before or "").splitlines())
-    return TextChange(path, before, before if is_said else MODEL_LINE + (before or ""))
+    return TextChange(path, before, with_model(before))
+
+
+def declaring(places: Places, name: str, adapter: Adapter) -> TextChange:
+    """The file that says what connects the agent and what that can do, for `agents` to show. `uninit` takes it away:
+    `TextChange(change.path, change.before, None)`."""
+    path = adapters.path_of(places, name, adapter.name)
+    return TextChange(path, read(path), adapters.content(adapter))
 
 
 def read(path: str) -> str | None:

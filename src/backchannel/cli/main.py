@@ -61,6 +61,10 @@ def run(argv: list[str]) -> int:
             from .recv import recv
 
             return recv(argv[1:])
+        if argv and argv[0] == "hook":
+            from ..hooks.engine import hook
+
+            return hook(argv[1:])
         from .commands import run_command
 
         return run_command(argv)

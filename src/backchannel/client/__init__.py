@@ -6,14 +6,17 @@ anybody's interpreter. The names are found when first used, as in `backchannel` 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .adapters import Adapter
     from .aio import AsyncAgent, AsyncDelivery, AsyncReceipt
     from .aiosessions import AsyncRequest, AsyncSession
     from .blocking import Agent, Delivery, Receipt
     from .records import AgentInfo, acting_on
+    from .render import UNTRUSTED, heading, quoted, rendered
     from .sessionrecords import Result, SessionRecord
     from .sessions import Request, Session
 
 _HOMES = {
+    "Adapter": "adapters",
     "Agent": "blocking",
     "AgentInfo": "records",
     "AsyncAgent": "aio",
@@ -27,9 +30,15 @@ _HOMES = {
     "Result": "sessionrecords",
     "Session": "sessions",
     "SessionRecord": "sessionrecords",
+    "UNTRUSTED": "render",
     "acting_on": "records",
+    "heading": "render",
+    "quoted": "render",
+    "rendered": "render",
 }
 __all__ = [
+    "UNTRUSTED",
+    "Adapter",
     "Agent",
     "AgentInfo",
     "AsyncAgent",
@@ -44,6 +53,9 @@ __all__ = [
     "Session",
     "SessionRecord",
     "acting_on",
+    "heading",
+    "quoted",
+    "rendered",
 ]
 
 

@@ -12,6 +12,7 @@ from ..transport import start
 from ..transport.dial import Socket
 from ..transport.paths import Places, register
 from . import calls, sessioncalls, wire
+from .adapters import Adapter
 from .aiodrive import run
 from .aiosessions import AsyncRequest, AsyncSession
 from .commit import Close, Commit, Send
@@ -25,6 +26,7 @@ from .records import (
     stage_named,
     traced,
     unsettled,
+    with_ahead,
 )
 from .sessionrecords import SessionRecord
 
@@ -88,8 +90,9 @@ class AsyncDelivery(DeliveryRecord):
 class AsyncAgent:
     """As `Agent`. Its daemon is started by the first call that needs it."""
 
-    def __init__(self, name: str, *, places: Places | None = None) -> None:
+    def __init__(self, name: str, *, places: Places | None = None, adapter: Adapter | None = None) -> None:
         self._caller = wire.Caller(name, places)
+        self._caller.adapter = None if adapter is None else adapter._asdict()
         register(self._caller.places, self.name)
         if start.can_serve():
             start.record(self._caller.places, self.name)
@@ -166,6 +169,35 @@ class AsyncAgent:
         options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
         return Answer(await run(calls.ask(self._caller, to, text, timeout, key, **options)))
 
+    async def answers(
+        self,
+        to: str,
+        text: str,
+        *,
+        timeout: float | None = 60.0,
+        key: str | None = None,
+        priority: str | None = None,
+        ttl: float | None = None,
+        durability: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[AsyncDelivery]:
+        """As `Agent.answers`. Leave it with `aclosing`, as `receive`."""
+        options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
+        stream = _Stream(self)
+        answer: AsyncDelivery | None = None
+        outer = handling.get()
+        try:
+            question = calls.ask_on(self._caller, stream, to, text, timeout, key, **options)
+            answer = AsyncDelivery(self, await stream.carry_out(question))
+            assert stream.take_id is not None
+            stream.held.add(stream.take_id)
+            handling.set(answer)
+            yield answer
+        finally:
+            handling.set(outer)
+            await self._release({} if answer is None else {"": [answer]}, [])
+            stream.finish()
+
     async def commit(
         self,
         *,
@@ -209,7 +241,7 @@ class AsyncAgent:
                 messages = await stream.carry_out(calls.take(self._caller, stream, prefetch, wait, kinds, session))
                 if not messages:
                     return
-                unseen = [AsyncDelivery(self, message) for message in messages]
+                unseen = [AsyncDelivery(self, message, ahead) for message, ahead in with_ahead(messages)]
                 assert stream.take_id is not None
                 taken[stream.take_id] = list(unseen)
                 stream.held.add(stream.take_id)
@@ -324,10 +356,7 @@ class AsyncAgent:
 
     async def agents(self) -> list[AgentInfo]:
         """As `Agent.agents`."""
-        return [
-            AgentInfo(a["name"], a["online"], a["backlog"], a["receiving"], a["paused"], a["down"])
-            for a in await run(calls.agents(self._caller))
-        ]
+        return [AgentInfo(**a) for a in await run(calls.agents(self._caller))]
 
     async def close(self) -> None:
         """As `Agent.close`."""

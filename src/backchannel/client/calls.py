@@ -45,6 +45,7 @@ ANSWER_GRACE_S = 5.0  # beyond a wait the daemon was asked for, until we call it
 BATCH_LINES = 100  # of one write; their answers fit a socket's buffer, so neither end waits for the other
 BATCH_BYTES = 1 << 18
 WAIT_SLICE_S = 600.0  # one long poll of an endless wait
+LOOK_S = 2.0  # for one agent to say how it is
 FIND_S = 5.0  # for one agent to answer (and to start, if it must) while a message is looked for among all
 AGAIN_S = 0.2  # until a crowded daemon is asked again whether a question ended; the answer needs no such wait
 
@@ -117,33 +118,62 @@ def ask(
 ) -> "Conversation[dict[str, Any]]":
     """Sends a question and waits for its answer, which it acknowledges. Raises `Refused`, `TimedOut`.
 
-    An agent claims the answer on a connection of its own before it asks, so that nobody else of its name takes it; a
-    process that is no agent finds the answer in the receipt.
+    A process that is no agent finds the answer in the receipt.
+    """
+    if caller.name is None:
+        return (yield from _ask_as_user(caller, to, text, timeout, message_id, **options))
+    claimed = Stream()
+    try:
+        answer = yield from ask_on(caller, claimed, to, text, timeout, message_id, **options)
+        yield from ack_all(caller, [answer], "ack")
+        return answer
+    finally:
+        claimed.close()
+
+
+def ask_on(
+    caller: Caller,
+    claimed: "Stream",
+    to: str,
+    text: str,
+    timeout: float | None,
+    message_id: str | None = None,
+    **options: "Any",
+) -> "Conversation[dict[str, Any]]":
+    """The same for an agent, and the answer is leased on the stream that claimed it, for the caller to settle.
+
+    It is claimed before the question is sent, so that nobody else of our name takes it.
     """
     message_id = new_id("m") if message_id is None else check_id(message_id)
     deadline = None if timeout is None else time.monotonic() + timeout
     left = CALL_S if timeout is None else min(CALL_S, timeout)
-    if caller.name is None:
-        yield from push(caller, to, text, message_id, left, **options)
-        found = yield from wait(caller, to, message_id, "done", _left(deadline), USER)
-        _raise_unless_done(found, to, timeout)
-        if found.get("reply_text") is None:
-            raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
-        # It is no stored message, but has a message's keys: who reads answers need not care who asked.
-        return {
-            "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
-            "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
-            "hops": 1, "priority": "normal", "headers": {},
-        }  # fmt: skip
-    claimed, watching = Stream(), Stream()
+    watching = Stream()
     try:
         yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, left)
         # What ends undone is seen on the target's side; no bounce is to come on top of it.
         yield from push(caller, to, text, message_id, left, bounce=False, **options)
         return (yield from _await_answer(caller, to, message_id, claimed, watching, deadline, timeout))
     finally:
-        claimed.close()
         watching.close()
+
+
+def _ask_as_user(
+    caller: Caller, to: str, text: str, timeout: float | None, message_id: str | None, **options: "Any"
+) -> "Conversation[dict[str, Any]]":
+    message_id = new_id("m") if message_id is None else check_id(message_id)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = CALL_S if timeout is None else min(CALL_S, timeout)
+    yield from push(caller, to, text, message_id, left, **options)
+    found = yield from wait(caller, to, message_id, "done", _left(deadline), USER)
+    _raise_unless_done(found, to, timeout)
+    if found.get("reply_text") is None:
+        raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
+    # It is no stored message, but has a message's keys: who reads answers need not care who asked.
+    return {
+        "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
+        "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
+        "hops": 1, "priority": "normal", "headers": {},
+    }  # fmt: skip
 
 
 def _await_answer(
@@ -197,8 +227,8 @@ def _await_answer(
                 # Somebody else calls it an answer. It stays for whoever receives for us when this connection closes.
                 claimed.take_id = None
                 continue
-            yield from ack_all(caller, [message], "ack")
             if is_bounce:
+                yield from ack_all(caller, [message], "ack")
                 raise errors.Refused(f"{to} did not answer: {message['text']}", reason=message["text"])
             answer: dict[str, Any] = message
             return answer
@@ -349,7 +379,8 @@ def take(
     take_id = new_id("t")
     stream.take_id = take_id
     params: dict[str, Any] = {
-        "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None
+        "take_id": take_id, "max": count, "kinds": kinds, "session": session, "detached": detached or None,
+        "adapter": caller.adapter,
     }  # fmt: skip
     while True:
         left = slice_left(deadline)
@@ -458,6 +489,14 @@ def control(
     return result
 
 
+def running(
+    caller: Caller, name: str, method: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """As `control`, of a daemon that runs: another is not started for this. Raises `PeerAbsent`."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, method, params, timeout, may_start=False)
+    return result
+
+
 def open_control(
     caller: Caller, stream: "Stream", name: str, method: str, params: "dict[str, Any]"
 ) -> "Conversation[Socket]":
@@ -477,18 +516,37 @@ def hear(stream: "Stream") -> "Conversation[Any]":
 
 
 def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
-    """All registered agents; of one whose daemon does not run nothing but its name is known."""
+    """All registered agents, and whether they are there: by the lock their daemon holds and the connections they hold.
+
+    Of one whose daemon does not run nothing is known but its name, and what was installed for it.
+    """
+    from .adapters import declared, merged  # beside the fast path
+
     found = []
     for name in caller.places.registered():
-        entry: dict[str, Any] = {"name": name, "online": False, "backlog": None, "receiving": False, "paused": False}
+        is_down = os.path.exists(caller.places.state(name, "down"))
+        entry: dict[str, Any] = {
+            "name": name, "online": False, "backlog": None, "oldest_unacked": None,
+            "presence": "down" if is_down else "away", "since": None, "receiving": False, "paused": False,
+            "down": is_down,
+        }  # fmt: skip
+        attached: list[dict[str, Any]] = []
         try:
-            answer = yield from ping(caller, name, 2.0, may_start=False)
-            entry.update(online=True, backlog=answer["backlog"], receiving=answer["receiving"], paused=answer["paused"])
+            try:
+                state = yield from running(caller, name, "status", LOOK_S)
+            except NotPermitted:  # another user's: its inbox may say a little
+                state = yield from ping(caller, name, LOOK_S, may_start=False)
+            entry.update((key, state[key]) for key in _KNOWN if key in state)
+            entry["online"] = True
+            if state["paused"]:
+                entry["presence"] = "paused"
+            attached = state.get("adapters", [])
         except (PeerAbsent, NotPermitted):
             pass
         except TimedOut:
             entry["online"] = True  # it holds its lock, but is too busy to say more
-        entry["down"] = os.path.exists(caller.places.state(name, "down"))
+        entry["adapters"] = merged(attached, declared(caller.places, name))
+        entry["wakes"] = any(a["wakes"] and a["attached"] for a in entry["adapters"]) if entry["adapters"] else None
         found.append(entry)
     return found
 
@@ -528,7 +586,8 @@ def _push_params(
     params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
-        params["auth"] = caller.key
+        if caller.places.is_ours(to):
+            params["auth"] = caller.key  # who we are to another user's agent says the kernel
     params.update(options)
     params["text"] = text
     return params
@@ -590,7 +649,7 @@ def _find(
             receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
             if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
                 found[receipt_now["to"]] = receipt_now
-        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
+        except (PeerAbsent, TimedOut, NotPermitted):  # it may be another's message: one daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":
@@ -609,4 +668,5 @@ def _find(
     )
 
 
+_KNOWN = ("backlog", "oldest_unacked", "presence", "since", "receiving", "paused")  # of a status, to `agents`
 _ORDER = ("queued", "stored", "taken", "acked", "done")

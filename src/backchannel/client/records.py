@@ -20,11 +20,16 @@ class AgentInfo(NamedTuple):
     """One registered agent. `backlog` (messages unacked) is None while its daemon does not run."""
 
     name: str
-    online: bool
+    online: bool  # its daemon runs
     backlog: int | None
+    oldest_unacked: float | None  # when the oldest message not acked yet was stored (Unix time)
+    presence: str  # of the agent itself: working, idle, away; or paused, down: a person stopped it
+    since: float | None  # when it last came, settled something, or went; None: not since its daemon started
     receiving: bool  # some process of the agent waits for mail, or holds some
     paused: bool  # a person stopped the handing out; mail waits
     down: bool
+    wakes: bool | None  # a message gives it a turn even when it is idle; None: nothing says so
+    adapters: list[dict[str, Any]]  # what connects it, and can do what; `attached`: it is connected now
 
 
 class Answer(NamedTuple):
@@ -158,11 +163,12 @@ class ReceiptRecord:
 class DeliveryRecord:
     """One message handed to this process. It is leased until it is settled; `raw` is what came over the wire."""
 
-    __slots__ = ("_agent", "is_settled", "raw")
+    __slots__ = ("_agent", "ahead", "is_settled", "raw")
 
-    def __init__(self, agent: Any, raw: Mapping[str, Any]) -> None:
+    def __init__(self, agent: Any, raw: Mapping[str, Any], ahead: int = 0) -> None:
         self._agent = agent
         self.raw = raw
+        self.ahead = ahead  # how many `prefetch` leased with it that are yielded next, without a wait
         self.is_settled = False
 
     @property
@@ -317,6 +323,11 @@ def traced(me: str, **options: Any) -> dict[str, Any]:
         options["hops"] = handled.hops + 1
         options["path"] = [*handled.path, me]
     return options
+
+
+def with_ahead(messages: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """What one take handed out, each with the number of those behind it."""
+    return zip(messages, range(len(messages) - 1, -1, -1), strict=True)
 
 
 def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":

@@ -26,6 +26,7 @@ from ..transport.paths import Places
 from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
+from .copying import Copier
 from .flush import FlushThread, Log
 from .host import Host, StorageFailed, is_full
 from .log import Sparingly, logger
@@ -105,6 +106,7 @@ class Server:
         self._seats: list[Seat] = []
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._flusher = FlushThread()
+        self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
         self._carriages: dict[links.Carriage, Seat] = {}
@@ -115,6 +117,8 @@ class Server:
         self._next_sweep: float | None = None
         self._next_look: float | None = None
         self._next_watchdog: float | None = None
+        self._next_idle_look: float | None = None  # None: our sockets would be gone with us
+        self._busy_at = 0.0  # the last pass in which something happened
         self._status: int | None = None
         self.now = clock()
         self.wall = time.time()
@@ -123,8 +127,7 @@ class Server:
             end.setblocking(False)
         self._register(self._wake_in.fileno(), _READ, lambda _: self._drain_wakeups())
         self._register(self._flusher.fd, _READ, lambda _: self._handle_flushes())
-        if self._watch.fd is not None:
-            self._register(self._watch.fd, _READ, lambda _: self._handle_watch())
+        self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
         return Log(path, self._flusher)
@@ -134,9 +137,10 @@ class Server:
         self._seats.append(seat)
         for listener, is_control in ((seat.inbox, False), (seat.control, True)):
             self._listen(seat, listener, is_control=is_control)
-        watched = self._watch.add(os.path.dirname(seat.inbox.path)) if seat.inbox.inode is not None else True
-        if not watched:
-            self._next_look = self.now + WATCH_FALLBACK_S
+        if seat.inbox.inode is None:
+            self._next_idle_look = clock() + seat.host.config.idle_exit_s
+        else:
+            self._watch_folder(os.path.dirname(seat.inbox.path))
 
     def stop(self, status: int = 0) -> None:
         """Ends `run` after this pass. Safe in a signal handler."""
@@ -158,6 +162,8 @@ class Server:
                 events = poll(self._timeout())
                 self.now = clock()
                 self.wall = time.time()
+                if events:
+                    self._busy_at = self.now
                 for fd, event in events:
                     handler = handlers.get(fd)
                     if handler is not None:  # closed by an earlier event of this pass
@@ -182,6 +188,7 @@ class Server:
                 self._close_seat(seat)
             except Exception as error:  # the other names close all the same
                 logger.error("%s did not close cleanly: %s", seat.host.name, error)
+        self._copier.close()
         self._flusher.close()
         self._watch.close()
 
@@ -190,7 +197,7 @@ class Server:
         if any(seat.is_touched for seat in self._seats):
             self._due = 0.0
             return 0.0  # sending the answers closed a connection that held something
-        times = [self._next_sweep, self._next_look, self._next_watchdog, self._paused_until]
+        times = [self._next_sweep, self._next_look, self._next_watchdog, self._next_idle_look, self._paused_until]
         times += [carriage.deadline for carriage in self._carriages]
         for seat in self._seats:
             times.append(seat.host.deadline)
@@ -221,6 +228,29 @@ class Server:
             self._next_look = now + WATCH_FALLBACK_S
         if self._paused_until is not None and self._paused_until <= now:
             self._resume_accepting()
+        if self._next_idle_look is not None and self._next_idle_look <= now:
+            self._look_whether_idle(self._seats[0])
+
+    def _look_whether_idle(self, seat: Seat) -> None:
+        """Ends a daemon that is not needed, if a service manager keeps its sockets.
+
+        Whoever connects meanwhile is lost to nobody: once this is decided nothing is accepted any more, so the
+        connection waits in the backlog of a socket that is the manager's, and starts the next daemon.
+        """
+        idle_exit_s = seat.host.config.idle_exit_s
+        if self._busy_at + idle_exit_s > self.now:
+            self._next_idle_look = self._busy_at + idle_exit_s
+        elif not self._is_idle(seat):
+            self._next_idle_look = self.now + idle_exit_s
+        else:
+            logger.info("%s: nothing to do for %g s; the next connection starts it again", seat.host.name, idle_exit_s)
+            self.stop()
+
+    def _is_idle(self, seat: Seat) -> bool:
+        """Whether nothing is connected, under way, or still to be written."""
+        is_connected = seat.links[False] or seat.links[True] or self._carriages
+        is_written = seat.log.deadline is None and seat.unchecked_since is None and not seat.is_touched
+        return not is_connected and is_written and seat.host.is_idle(self.now)
 
     def _finish(self) -> None:
         """The end of a pass: commit, answer, and then what can wait."""
@@ -229,12 +259,16 @@ class Server:
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
                 seat.commits = seat.host.mailbox.commits
+                seat.host.operating.commits.observe(clock() - self.now)
                 seat.log.committed(self.now)
                 seat.last_commit = self.now
                 if seat.unchecked_since is None:
                     seat.unchecked_since = self.now
             for answer in answers:
                 self._answer(seat, answer)
+            if (copying := seat.host.operating.to_start) is not None:
+                seat.host.operating.to_start = None
+                self._copier.start(copying)
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
@@ -573,6 +607,12 @@ class Server:
                 raise StorageFailed(f"fdatasync: {error}")
             log.flushed(upto, self.now)
 
+    def _handle_copies(self) -> None:
+        for copying, outcome in self._copier.done():
+            for seat in self._seats:
+                if seat.host.operating.copying is copying:
+                    self._send_answer(seat.host.operating.copied(outcome, self.now))
+
     def _handle_watch(self) -> None:
         """Something changed beside our sockets: are they still ours?"""
         if self._watch.fd is not None:
@@ -583,19 +623,24 @@ class Server:
                 if not listener.is_in_place():
                     self._bind_again(seat, listener, is_control=is_control)
 
+    def _watch_folder(self, folder: str) -> None:
+        if self._watch.fd is None and (fd := self._watch.open()) is not None:
+            self._register(fd, _READ, lambda _: self._handle_watch())
+        if not self._watch.add(folder):
+            self._next_look = self.now + WATCH_FALLBACK_S
+
     def _bind_again(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
         folder, _, file = listener.path.rpartition("/")
         try:
-            fresh = listen(folder, file, make=False)
+            fresh = listen(folder, file, gid=listener.gid, mode=listener.mode, make=False)
         except (OSError, NotPermitted) as error:
-            logger.error("%s: the socket directory %s is gone (%s); ending", seat.host.name, folder, error)
+            logger.error("%s: its place %s is lost (%s); ending", seat.host.name, folder, error)
             self.stop(EXIT_UNAVAILABLE)
             return
         logger.warning("%s: %s was removed or replaced; bound again", seat.host.name, listener.path)
         self._handlers.pop(listener.sock.fileno(), None)
         listener.close()
-        if not self._watch.add(folder):  # it may be another directory under the old name
-            self._next_look = self.now + WATCH_FALLBACK_S
+        self._watch_folder(folder)  # it may be another directory under the old name
         if is_control:
             seat.control = fresh
         else:
@@ -612,6 +657,8 @@ class Server:
                 self._handlers.pop(link.sock.fileno(), None)
                 link.sock.close()
         self._seats.remove(seat)
+        if (copying := seat.host.operating.copying) is not None:
+            self._copier.stop(copying)
         seat.host.mailbox.close(self.wall, self.now)
         seat.log.close()
         seat.lock.close()

@@ -5,12 +5,15 @@ Taking is a lease and a commit; a token (id, delivery) names one handing-out, so
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from .. import __version__
 from ..errors import LocalProtocolError
+from ..mailbox.database import VERSION
 from ..mailbox.mailbox import Lease, State
 from ..protocol import frame
 from ..protocol.envelope import KINDS, SESSION_DATA, SESSION_KINDS
-from ..protocol.names import check_id, make_id
+from ..protocol.names import check_id, is_name, make_id
 from ..protocol.receipt import Stage
 from ..protocol.sessionwire import is_session_id
 from .callers import Caller, Taker
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 TAKE_MAX = 1000  # deliveries in one answer
 REASON_CHARS_MAX = 1000
+VERSION_CHARS_MAX = 100
 EVIDENCE = ("ack", "flush", "turn")
 
 
@@ -28,6 +32,8 @@ class Taking:
 
     def __init__(self, host: "Host") -> None:
         self._host = host
+        self.adapters: dict[Caller, frame.Adapter] = {}  # by the connection on which they take
+        self.active_at: float | None = None  # when the agent last came, settled something, or went (Unix time)
 
     def take(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
         params: frame.Take = frame.parse(frame.Take, request)
@@ -46,6 +52,10 @@ class Taking:
                     code="bad_params",
                     hint=f"use {', '.join((*KINDS, *SESSION_KINDS))}",
                 )
+        if params.adapter is not None:
+            self._attach(caller, params.adapter)
+        if not self._host.takers and not self._host.mailbox.leased:
+            self.active_at = wall
         take_id = check_id(params.take_id) if params.take_id else make_id("t", int(wall * 1000), self._host.random(10))
         for older in self._host.takers:
             if older.lease.take_id == take_id:  # its answer would go nowhere: the wait goes on over this connection
@@ -62,6 +72,36 @@ class Taking:
         self._host.takers.append(taker)
         return None
 
+    def _attach(self, caller: Caller, adapter: frame.Adapter) -> None:
+        if not is_name(adapter.name) or len(adapter.version) > VERSION_CHARS_MAX or adapter.evidence not in EVIDENCE:
+            raise LocalProtocolError(
+                f"adapter {adapter.name[:40]!a} is out of range",
+                code="bad_params",
+                hint=f"a name, a version of up to {VERSION_CHARS_MAX} characters, evidence {', '.join(EVIDENCE)}",
+            )
+        self.adapters[caller] = adapter
+
+    def let_go(self, caller: Caller, wall: float) -> None:
+        """A connection of the agent's is gone."""
+        if self.adapters.pop(caller, None) is not None or self._host.is_held_by(caller):
+            self.active_at = wall
+
+    def settling(self, state: State, wall: float) -> None:
+        """The agent has its word on a message: it is there, and we know how long it took."""
+        self.active_at = wall
+        self._host.operating.settled(state.msg_no, wall)
+
+    @property
+    def presence(self) -> str:
+        """Whether the agent is there, by the connections it holds; a lease that outlives its connection proves nothing.
+
+        `working`: mail is in its hands. `idle`: it waits for some, or an adapter of it is attached. `away`: nobody is
+        connected.
+        """
+        if any(lease.holder is not None for lease in self._host.mailbox.leases.values()):
+            return "working"
+        return "idle" if self._host.takers or self.adapters else "away"
+
     def ack(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Ack = frame.parse(frame.Ack, request)
         if params.evidence not in EVIDENCE:
@@ -76,6 +116,7 @@ class Taking:
 
     def acked(self, state: State, evidence: str, now: float, wall: float) -> None:
         """The agent has it. What a peer said in a session is acknowledged to the peer too."""
+        self.settling(state, wall)
         self._host.mailbox.ack(state, evidence, wall)
         if state.kind in SESSION_DATA and state.session is not None:
             self._host.sessions.acked(state.session, state.id, now, wall)
@@ -99,6 +140,7 @@ class Taking:
                 code="bad_params",
                 hint=f"ack it and answer, or end the session: backchannel abort {state.session} --reason R",
             )
+        self.settling(state, wall)
         self._host.mailbox.reject(state, params.reason, wall)
         state.reason = params.reason
         return self._host.receipt_line(request_id, state, stage=Stage.REJECTED)
@@ -106,6 +148,7 @@ class Taking:
     def release(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Release = frame.parse(frame.Release, request)
         state = self.delivery(params)
+        self.active_at = wall
         self._host.mailbox.release(state, wall, unseen=params.unseen)
         return self._host.receipt_line(request_id, self._host.mailbox.get_by_number(state.msg_no))
 
@@ -127,10 +170,6 @@ class Taking:
             lease.deadline = now + self._host.config.lease_s
 
     def status(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        counts: dict[str, int] = {}
-        for count in self._host.mailbox.counters.by_sender.values():
-            for column in count.__slots__:
-                counts[column] = counts.get(column, 0) + getattr(count, column)
         return frame.answer(
             request_id,
             {
@@ -140,6 +179,9 @@ class Taking:
                 "epoch": self._host.mailbox.epoch,
                 "backlog": self._host.mailbox.counters.unacked,
                 "receiving": self._host.is_receiving,
+                "presence": self.presence,
+                "since": self.active_at,
+                "adapters": [structs.asdict(adapter) for adapter in self.adapters.values()],
                 "paused": self._host.mailbox.paused,
                 "outbox": len(self._host.outbox) + len(self._host.sessions.frames),
                 "sessions": self._host.sessions.by_state(),
@@ -149,10 +191,12 @@ class Taking:
                 },
                 "too_fast_to": self._host.own_calls.pairs.tripped(),
                 "oldest_unacked": self._host.mailbox.oldest_unacked(),
-                "refused": self._host.refused,
+                "refused": sum(self._host.refusals.values()),
+                "schema": VERSION,
                 "free_bytes": self._host.free_bytes(),
+                "reserve_bytes": self._host.config.reserve_bytes,
                 "storage_low": not self._host.has_room(0, now),
-                "counters": counts,
+                "counters": self._host.mailbox.counters.sums(),
             },
         )
 

@@ -1,21 +1,12 @@
 """What a model reads of a peer: who says it, in which session, and what it may do with it.
 
-Every text begins with a line of ours. So nothing a peer writes can be a slash command of the gateway, an approval, or a
-`restart gateway`; and no peer can write such a line itself, because its text cannot contain the mark.
+Every text begins with a line of ours, the client's `heading`. So nothing a peer writes can be a slash command of the
+gateway, an approval, or a `restart gateway`; and no peer can write such a line itself.
 """
 
-MARK = "[Backchannel · "
+from backchannel.client import heading, quoted
 
-
-def heading(kind: str, peer: str, delivery_id: str) -> str:
-    """The line above a peer's text. It is like no other: the turn is known by it."""
-    session, is_session, number = delivery_id.rpartition("/")
-    return f"{MARK}{kind} {peer} · " + (f"session {session} · {number}]" if is_session else f"message {delivery_id}]")
-
-
-def quoted(text: str) -> str:
-    """A peer's text, without our mark."""
-    return text.replace("[Backchannel", "(Backchannel")
+__all__ = ["composed", "heading"]
 
 
 def composed(head: str, text: str, note: str = "", *, is_again: bool = False) -> str:

@@ -1,0 +1,87 @@
+"""What `init mcp CLIENT` changes: a program that speaks MCP gets the server `backchannel mcp --as NAME`.
+
+It is entered in the settings of one directory, as hooks are, and under one key. The tools are all it gives: who has the
+server alone sees its mail when its model asks for it.
+"""
+
+import os
+from typing import Any
+
+from ..client import adapters
+from ..client.adapters import Adapter
+from ..protocol.names import AgentName
+from ..transport.paths import Places
+from .coding import PROGRAMS, named_by, named_in, own_command
+from .init import Change, Plan, TextChange, declaring, driven_by_model, read
+from .settings import Json, edit_json, with_table, without_table
+
+KEY = "backchannel"
+CALL_S_MAX = 600  # `inbox` waits for mail
+CLIENTS = {"claude": ".mcp.json", "codex": ".codex/config.toml", "gemini": ".gemini/settings.json"}
+ADAPTER = Adapter("mcp", evidence="ack")
+NOTES = {
+    "claude": "Claude Code asks once whether it may use a server of this directory's .mcp.json",
+    "codex": "Codex reads the settings of a directory only if you trust that directory",
+    "gemini": "Gemini CLI reads the settings of a directory only if you trust that directory",
+}
+
+
+def plan_init(places: Places, client: str, directory: str, agent: str | None) -> Plan:
+    directory = os.path.realpath(directory)
+    path = os.path.join(directory, CLIENTS[client])
+    name = _name(client, directory, agent)
+    before = read(path)
+    changes: list[Change] = [
+        TextChange(path, before, _with_server(path, before, client, server(client, name))),
+        driven_by_model(places, name),
+        declaring(places, name, ADAPTER),
+    ]
+    return Plan(name, changes, [f"start {PROGRAMS[client].command} anew in {directory}"], [NOTES[client]])
+
+
+def plan_uninit(places: Places, client: str, directory: str, agent: str | None) -> Plan:
+    directory = os.path.realpath(directory)
+    path = os.path.join(directory, CLIENTS[client])
+    name = _name(client, directory, agent)
+    before = read(path)
+    declared = adapters.path_of(places, name, ADAPTER.name)
+    changes: list[Change] = [
+        TextChange(path, before, _without_server(path, before, client)),
+        TextChange(declared, read(declared), None, "remove"),
+    ]
+    return Plan(name, changes, [f"backchannel remove {name}    (if the agent is to go as well)"], [])
+
+
+def server(client: str, agent: str) -> Json:
+    """The entry, as the client wants it."""
+    about: Json = {"command": own_command(), "args": ["mcp", "--as", agent]}
+    if client == "codex":
+        return about | {"tool_timeout_sec": CALL_S_MAX}
+    return about | {"timeout": CALL_S_MAX * 1000} if client == "gemini" else about
+
+
+def _name(client: str, directory: str, agent: str | None) -> AgentName:
+    """The agent that the hooks of this directory serve, if they were set up: it has one mailbox."""
+    hooks = read(os.path.join(directory, PROGRAMS[client].settings))
+    return AgentName(agent or named_in(hooks) or named_by(directory))
+
+
+def _with_server(path: str, before: str | None, client: str, about: Json) -> str | None:
+    if client == "codex":
+        return with_table(path, before, ("mcp_servers", KEY), about)
+
+    def put(settings: Json) -> None:
+        settings.setdefault("mcpServers", {})[KEY] = about
+
+    return edit_json(path, before, put)
+
+
+def _without_server(path: str, before: str | None, client: str) -> str | None:
+    if client == "codex":
+        return without_table(path, before, ("mcp_servers", KEY))
+
+    def take_out(settings: dict[str, Any]) -> None:
+        if settings.get("mcpServers", {}).pop(KEY, None) is not None and not settings["mcpServers"]:
+            del settings["mcpServers"]
+
+    return edit_json(path, before, take_out)
