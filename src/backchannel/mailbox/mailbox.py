@@ -311,8 +311,11 @@ class Mailbox:
         if self.in_transaction:
             return
         self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchone()
-        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one.
-        self.db.execute("UPDATE meta SET value = value WHERE key = 'clean'")
+        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one; a
+        # row that would stay as it is would not be written.
+        self.db.execute(
+            "INSERT INTO meta (key, value) VALUES ('checkpoints', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+        )
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
