@@ -483,6 +483,8 @@ class Host:
         self._roll_back(now)
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
+        if isinstance(failure, sqlite3.Error):
+            self._make_room()
         self._own_retry = now + STORAGE_RETRY_S
         for errand in self._back:  # or they would go round for as long as the disk is full
             self.courier.undone(errand, self._own_retry)
@@ -495,6 +497,14 @@ class Host:
         self._is_stuck = error is not None
         if error is not None and not isinstance(error, sqlite3.Error):
             raise error
+
+    def _make_room(self) -> None:
+        """Puts the log into the file, if that has room: what only changes stages (an ack) then finds some again."""
+        try:
+            self.mailbox.checkpoint(truncate=True)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
         before, pending = len(self.staged), caller.pending

@@ -95,6 +95,10 @@ class Seat:
         self.last_commit = 0.0
         self.wal_bytes = 0  # after the last checkpoint
         self.next_wal_look = 0.0
+        # A small reserve has to hold the log too: it is kept to half of it, and gives its room back.
+        reserve = host.config.reserve_bytes
+        self.is_tight = 0 < reserve < CHECKPOINT_WAL_BYTES
+        self.wal_bytes_max = reserve >> 1 if self.is_tight else CHECKPOINT_WAL_BYTES
 
 
 class Server:
@@ -320,16 +324,16 @@ class Server:
         if self.now - seat.last_commit < CHECKPOINT_IDLE_S:
             if self.now < seat.next_wal_look:
                 return
-            seat.next_wal_look = self.now + WAL_LOOK_S
+            seat.next_wal_look = self.now + (0.0 if seat.is_tight else WAL_LOOK_S)
             wal_bytes = seat.host.mailbox.wal_bytes
-            if wal_bytes < CHECKPOINT_WAL_BYTES:
+            if wal_bytes < seat.wal_bytes_max:
                 return
             # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
             # grow without end: the reserve of a nearly full disk has to hold it.
             if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
                 return
         try:
-            seat.host.mailbox.checkpoint()
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight)
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
