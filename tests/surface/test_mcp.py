@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,6 +94,12 @@ def test_a_client_of_either_protocol_finds_the_tools_with_their_shapes(shared: W
         assert "You are the agent analyst" in it.client.instructions
 
     play(shared, story, mode=mode)
+
+
+def test_the_guide_names_every_tool() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
+    table = guide.partition("## The tools")[2].partition("Answers are structured")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))) == TOOLS
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -139,6 +139,7 @@ class Host:
             "status": taking.status,
             "check": operating.check,
             "metrics": operating.metrics,
+            "backup": operating.backup,
             "stop": taking.stop,
         }
 
@@ -473,7 +474,7 @@ class Host:
             answer.caller.pending -= 1
         self.staged = []
         new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
-        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new()
+        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new() + self.operating.forget_new()
         for caller in new_ones + self.sessions.asking():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
@@ -525,7 +526,7 @@ class Host:
 
     def _roll_back(self, now: float) -> None:
         try:
-            self.mailbox.rollback(now)
+            self.mailbox.rollback()
             self.outbox.reload()
             self.sessions.roll_back(now)
         except sqlite3.Error as error:

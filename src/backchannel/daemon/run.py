@@ -25,7 +25,7 @@ from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
-from . import log
+from . import log, stopped
 from .config import Config, load
 from .host import Host
 from .log import logger
@@ -63,6 +63,8 @@ def run(argv: list[str]) -> int:
             return check(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
+        if options.backup is not None or options.restore is not None:
+            return while_stopped(places, names[0], options)
         return serve(places, names)
     except NameTaken as taken:
         logger.info("%s", taken)
@@ -195,6 +197,19 @@ def check(places: Places, name: AgentName) -> int:
     return 0
 
 
+def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) -> int:
+    """`--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
+    check_private(places.state(name))
+    lock = _lock(places, name)
+    try:
+        path = places.state(name, "mailbox.db")
+        if options.backup is not None:
+            return stopped.backup(path, str(name), options.backup or None)
+        return stopped.restore(path, options.restore)
+    finally:
+        lock.close()
+
+
 def _waiting(places: Places, name: AgentName) -> int:
     """How many messages wait, or are still to be pushed."""
     return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box)))
@@ -259,8 +274,8 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    for word in ("remove", "check"):
-        if getattr(options, word) and len(options.names) != 1:
+    for word in ("remove", "check", "backup", "restore"):
+        if getattr(options, word) not in (None, False) and len(options.names) != 1:
             parser.error(f"--{word} takes one NAME")
     return options
 
@@ -278,5 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
     parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
+    parser.add_argument("--backup", metavar="FILE", help="copy the stopped agent NAME's mailbox there, and end")
+    parser.add_argument("--restore", metavar="FILE", help="put this backup in its place, which is kept, and end")
     parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
     return parser

@@ -26,6 +26,7 @@ from ..transport.paths import Places
 from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
+from .copying import Copier
 from .flush import FlushThread, Log
 from .host import Host, StorageFailed, is_full
 from .log import Sparingly, logger
@@ -101,6 +102,7 @@ class Server:
         self._seats: list[Seat] = []
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._flusher = FlushThread()
+        self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
         self._carriages: dict[links.Carriage, Seat] = {}
@@ -121,6 +123,7 @@ class Server:
             end.setblocking(False)
         self._register(self._wake_in.fileno(), _READ, lambda _: self._drain_wakeups())
         self._register(self._flusher.fd, _READ, lambda _: self._handle_flushes())
+        self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
         return Log(path, self._flusher)
@@ -181,6 +184,7 @@ class Server:
                 self._close_seat(seat)
             except Exception as error:  # the other names close all the same
                 logger.error("%s did not close cleanly: %s", seat.host.name, error)
+        self._copier.close()
         self._flusher.close()
         self._watch.close()
 
@@ -258,6 +262,9 @@ class Server:
                     seat.unchecked_since = self.now
             for answer in answers:
                 self._answer(seat, answer)
+            if (copying := seat.host.operating.to_start) is not None:
+                seat.host.operating.to_start = None
+                self._copier.start(copying)
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
@@ -596,6 +603,12 @@ class Server:
                 raise StorageFailed(f"fdatasync: {error}")
             log.flushed(upto, self.now)
 
+    def _handle_copies(self) -> None:
+        for copying, outcome in self._copier.done():
+            for seat in self._seats:
+                if seat.host.operating.copying is copying:
+                    self._send_answer(seat.host.operating.copied(outcome, self.now))
+
     def _handle_watch(self) -> None:
         """Something changed beside our sockets: are they still ours?"""
         if self._watch.fd is not None:
@@ -640,6 +653,8 @@ class Server:
                 self._handlers.pop(link.sock.fileno(), None)
                 link.sock.close()
         self._seats.remove(seat)
+        if (copying := seat.host.operating.copying) is not None:
+            self._copier.stop(copying)
         seat.host.mailbox.close(self.wall, self.now)
         seat.log.close()
         seat.lock.close()
