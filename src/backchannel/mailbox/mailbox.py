@@ -210,9 +210,15 @@ class Mailbox:
         if not meta:
             meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
         elif meta["boot_id"] != boot_id:
-            # Another boot counts its seconds from another zero.
+            # Another boot counts its seconds from another zero. What ended needs no time, and is not looked at.
             shift = meta["boot_offset"] - (wall - now)
-            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            self.db.execute(
+                "UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL AND stage = 'stored'", (shift,)
+            )
+            self.db.executemany(
+                "UPDATE messages SET expires = expires + ? WHERE msg_no = ? AND expires IS NOT NULL",
+                [(shift, number) for number in found.taken],
+            )
             # Kept until the sessions are written by the new clock: a kill may come first.
             meta["clock_shift"] = meta.get("clock_shift", 0.0) + shift
             if not meta["clean"]:
