@@ -13,7 +13,7 @@ from backchannel.cli.service import TEMPLATES, rendered
 from backchannel.transport.start import DAEMON
 
 SCORE_MAX = {"system": 10, "user": 35}  # exposure in tenths: 1.0 and 3.5
-# What is so under every user's manager, and may not be written in his units (systemd would not start them). Without these
+# What is so under every user's manager, and may not stand in his units (systemd would not start them). Without these
 # lines the score is that of a service which root runs.
 TRUE_OF_USERS = "[Service]\nUser=1000\nCapabilityBoundingSet=\n"
 VALUES = {"@BACKCHANNELD@": " ".join(DAEMON), "@STATE@": "/srv/state", "@DIR@": "/run/backchannel"}
