@@ -28,10 +28,8 @@ def unit(world: World) -> Iterator[SocketUnit]:
 
 
 @pytest.fixture
-def manager(world: World) -> Iterator[Manager]:
-    found = Manager(world)
-    yield found
-    found.close()
+def manager(world: World) -> Manager:
+    return Manager(world)
 
 
 def inodes(world: World) -> list[int]:
@@ -54,7 +52,6 @@ def test_inherited_sockets_are_served_and_never_removed(world: World) -> None:
     link.ask("ping")
     world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert link.answer()["result"]["agent"] == "bob"
-    sockets.close()
 
 
 def test_a_crash_of_the_daemon_leaves_inherited_sockets_as_they_are(world: World) -> None:
@@ -64,7 +61,6 @@ def test_a_crash_of_the_daemon_leaves_inherited_sockets_as_they_are(world: World
     world.await_answer(daemon)
     daemon.kill()
     assert inodes(world) == before
-    sockets.close()
 
 
 def test_their_order_does_not_matter_their_names_do(world: World) -> None:
@@ -74,7 +70,6 @@ def test_their_order_does_not_matter_their_names_do(world: World) -> None:
     world.await_answer(daemon)
     assert world.push("bob")["stage"] == "stored"
     assert world.texts("bob") == ["hello"]
-    sockets.close()
 
 
 @pytest.mark.parametrize("names", ["", "inbox", "inbox:inbox", "inbox:other", "a:b", "inbox:control:more"])
@@ -83,7 +78,6 @@ def test_inherited_sockets_with_wrong_names_are_refused(world: World, names: str
     daemon = world.spawn("bob", wrap=sockets.wrap(names), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "needed are inbox and control" in daemon.said()
-    sockets.close()
 
 
 def test_half_of_them_is_refused(world: World) -> None:
@@ -92,7 +86,6 @@ def test_half_of_them_is_refused(world: World) -> None:
     daemon = world.spawn("bob", wrap=sockets.wrap("inbox"), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "needed are inbox and control" in daemon.said()
-    sockets.close()
 
 
 def test_inherited_descriptors_that_do_not_listen_are_refused(world: World) -> None:
@@ -100,7 +93,6 @@ def test_inherited_descriptors_that_do_not_listen_are_refused(world: World) -> N
     daemon = world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "does not listen" in daemon.said()
-    sockets.close()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +109,6 @@ def test_inherited_sockets_of_another_kind_are_refused(world: World, make: Calla
     daemon = world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "no unix stream socket" in daemon.said()
-    sockets.close()
 
 
 def test_an_inherited_descriptor_that_is_no_socket_is_refused(world: World) -> None:
@@ -144,7 +135,6 @@ def test_the_sockets_of_another_agent_are_refused(world: World) -> None:
     assert daemon.ended() == EXIT_CONFIG
     assert "/alice/inbox.sock" in daemon.said()
     assert not (world.state / "bob").exists(), "nothing was touched"
-    sockets.close()
 
 
 def test_sockets_meant_for_another_process_are_not_taken(world: World) -> None:
