@@ -25,6 +25,8 @@ from mcp import Client, StdioServerParameters
 from backchannel.mcp.server import ADAPTER, build
 from backchannel.mcp.tools import Tools
 
+pytestmark = pytest.mark.timeout(180)  # the SDK is a second of computing to import, and a busy machine takes its time
+START_S = 100.0
 MODES = ("auto", "legacy")  # the protocol of 2026-07-28, and the handshake before it
 Story = Callable[["Model"], Awaitable[None]]
 
@@ -442,7 +444,9 @@ def test_a_product_that_dies_between_its_mail_and_its_turn_has_acked_nothing(wor
             assert product.stdout.readline().strip() == sent.id
             assert stage(executor, sent.id) == ("taken", None)
             product.kill()
-        until(lambda: stage(executor, sent.id) == ("stored", None))  # handed out, never acked; its lease fell
+        until(
+            lambda: stage(executor, sent.id) == ("stored", None), timeout=START_S
+        )  # handed out, never acked; its lease fell
         with world.agent("analyst") as analyst:
             (again,) = collect(analyst, 1)
             assert (again.id, again.delivery) == (sent.id, 2)
@@ -462,9 +466,13 @@ def test_a_server_whose_client_leaves_ends_though_a_call_waits(world: World) -> 
         ):
             server.stdin.write(json.dumps({"jsonrpc": "2.0", **request}).encode() + b"\n")
         server.stdin.flush()
-        until(lambda: [agent for agent in executor.agents() if agent.name == "analyst" and agent.receiving])
+
+        def is_waiting() -> bool:
+            return any(agent.receiving for agent in executor.agents() if agent.name == "analyst")
+
+        until(is_waiting, "the call to wait", START_S)
         server.stdin.close()
-        assert server.wait(20) == 0
+        assert server.wait(START_S) == 0
 
 
 HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "old", "version": "1"}}
