@@ -22,7 +22,8 @@ pytest.importorskip("mcp.server.mcpserver", reason="the extra [mcp] is not insta
 
 from mcp import Client, StdioServerParameters
 
-from backchannel.mcp.server import ADAPTER, build
+from backchannel.mcp import ADAPTER
+from backchannel.mcp.server import build
 from backchannel.mcp.tools import Tools
 
 pytestmark = pytest.mark.timeout(180)  # the SDK is a second of computing to import, and a busy machine takes its time
