@@ -34,7 +34,7 @@ def shared_world() -> Iterator[World]:
 @pytest.fixture
 def other_uid() -> list[str]:
     """The words before a command that run it under a uid that owns nothing here. Needs root."""
-    if not _can_change_uid():
+    if not can_change_uid():
         pytest.skip("needs root, setpriv, and an interpreter that others may run")
     return as_stranger()
 
@@ -48,7 +48,7 @@ def small_disk(world: World) -> World:
 
 
 @functools.cache
-def _can_change_uid() -> bool:
+def can_change_uid() -> bool:
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return False
     test = [*as_stranger(), sys.executable, "-P", "-c", "import backchannel.daemon.run"]

@@ -52,11 +52,15 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "trace": sessionwire.Trace,
     "pause": frame.Nothing,
     "resume": frame.Nothing,
-    "peek": frame.Look,
-    "log": frame.Look,
+    "peek": frame.Peek,
+    "log": frame.Log,
     "tap": frame.Tap,
     "config": frame.Nothing,
     "status": frame.Nothing,
+    "check": frame.Check,
+    "metrics": frame.Nothing,
+    "audit": frame.Nothing,
+    "backup": frame.Backup,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

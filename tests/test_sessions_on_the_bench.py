@@ -172,3 +172,12 @@ def test_a_task_with_a_long_past_is_measured_with_it(bench: Bench) -> None:
     bench.call(bench.control(), "open", to="analyst", text=longest[: -32 * 66 - 128 * 4 - 4], **past)
     (syn,) = bench.host.courier.due(bench.now)
     assert len(syn.line) <= bench.config.line_bytes_max
+
+
+def test_a_rst_that_overtook_its_syn_is_no_session_that_anybody_had(bench: Bench) -> None:
+    """It leaves a mark against the SYN. The counters do not know of it, so its row must not look like one of theirs."""
+    frame(bench, "RST", number=[1, 1], reason="never mind")
+    assert frame(bench, "SYN", number=[1, 1], text="review PR 42")["outcome"] == "closed"
+    store = bench.host.sessions.store
+    assert bench.mailbox.db.execute("SELECT role, state FROM sessions").fetchall() == [(None, "CLOSED")]
+    assert store.counters()["acceptor"]["opened"] == 0

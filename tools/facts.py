@@ -29,6 +29,10 @@ ENVIRONMENT = [
     ("BACKCHANNEL_STATE", "STATE, the directory of the mailboxes. An absolute path."),
     ("BACKCHANNEL_DIR", "DIR, the directory of the sockets. An absolute path, and a short one."),
     (
+        "BACKCHANNEL_POLICY",
+        "Instead of `/etc/backchannel/policy.toml`: which uid owns which name.",
+    ),
+    (
         "XDG_STATE_HOME",
         "Without `BACKCHANNEL_STATE`: STATE is `$XDG_STATE_HOME/backchannel`. A relative path is ignored.",
     ),
@@ -56,10 +60,14 @@ FILES = [
     ("STATE/NAME/config.toml", "Settings of one agent. They win over those of all."),
     ("STATE/NAME/mailbox.db", "The mailbox. Only the daemon opens it."),
     ("STATE/NAME/key", "The agent's secret. It exists: the agent is registered."),
-    ("STATE/NAME/log", "What the daemon said. Over 1 MiB it becomes `log.1` at the next start."),
+    (
+        "STATE/NAME/log",
+        "What a daemon said that no service manager runs. Over `log_bytes_max` it becomes `log.1`, that `log.2`.",
+    ),
     ("STATE/NAME/run", "The command that starts the daemon."),
     ("STATE/NAME/down", "Exists after `down`: nobody starts the daemon until `up`."),
     ("STATE/NAME/lock", "Locked by the daemon while it serves; names DIR as it uses it."),
     ("DIR/NAME/inbox.sock", "Where others push."),
     ("DIR/NAME/control.sock", "Where the agent takes and settles."),
+    ("/etc/backchannel/policy.toml", "Of root, where each agent has a uid of its own: which uid owns which name."),
 ]

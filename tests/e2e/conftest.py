@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="downloads 0.4 GB from npm: run `nox -s e2e`"))
+            item.add_marker(pytest.mark.skip(reason="downloads much from npm and PyPI: run `nox -s e2e`"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..world import STRANGER, Failed, Link, World, eventually, request, result, stays, wait_for_closing
+from .manager import Sockets
 
 EXIT_UNAVAILABLE = 69
 EXIT_PERMISSION = 77
@@ -406,94 +407,10 @@ def test_without_descriptors_a_good_key_is_not_called_a_wrong_one(world: World) 
     assert failed.value.retry, "try again, not: you are somebody else"
 
 
-# --- sockets that a service manager opened ----------------------------------------------------------------------------
-
-ACTIVATE = """
-import os, sys
-names, fds = sys.argv[1], [int(fd) for fd in sys.argv[2].split(",")]
-for number, fd in enumerate(fds, 3):
-    os.dup2(fd, number)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-
-
-class Sockets:
-    """Listening sockets as a service manager makes them, numbered far from where they are handed over."""
-
-    def __init__(self, world: World, *, listening: bool = True) -> None:
-        folder = world.dir / "bob"
-        folder.mkdir(mode=0o700, parents=True)
-        self.socks = []
-        for which in ("inbox", "control"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.bind(str(folder / f"{which}.sock"))
-            if listening:
-                sock.listen()
-            self.socks.append(sock)
-        self.fds = [os.dup2(sock.fileno(), 100 + sock.fileno()) for sock in self.socks]
-
-    def wrap(self, names: str) -> list[str]:
-        return [sys.executable, "-c", ACTIVATE, names, ",".join(map(str, self.fds))]
-
-    def close(self) -> None:
-        for sock in self.socks:
-            sock.close()
-        for fd in self.fds:
-            os.close(fd)
-
-
-def test_inherited_sockets_are_served_and_never_removed(world: World) -> None:
-    sockets = Sockets(world)
-    inodes = [os.lstat(world.path("bob", which)).st_ino for which in ("inbox", "control")]
-    daemon = world.spawn("bob", wrap=sockets.wrap("inbox:control"), pass_fds=sockets.fds)
-    world.await_answer(daemon)
-    assert world.push("bob")["stage"] == "stored"
-    assert len(world.take("bob")) == 1
-    assert daemon.stop() == 0
-    assert [os.lstat(world.path("bob", which)).st_ino for which in ("inbox", "control")] == inodes
-    link = world.link("bob")  # the manager holds them: what comes now is not lost
-    link.ask("ping")
-    world.spawn("bob", wrap=sockets.wrap("inbox:control"), pass_fds=sockets.fds)
-    assert link.answer()["result"]["agent"] == "bob"
-    sockets.close()
-
-
-@pytest.mark.parametrize("names", ["", "inbox", "inbox:inbox", "inbox:other", "a:b"])
-def test_inherited_sockets_with_wrong_names_are_refused(world: World, names: str) -> None:
-    sockets = Sockets(world)
-    daemon = world.spawn("bob", wrap=sockets.wrap(names), pass_fds=sockets.fds)
-    assert daemon.ended() == 78
-    assert "inherited" in daemon.said()
-    sockets.close()
-
-
-def test_inherited_descriptors_that_do_not_listen_are_refused(world: World) -> None:
-    sockets = Sockets(world, listening=False)
-    daemon = world.spawn("bob", wrap=sockets.wrap("inbox:control"), pass_fds=sockets.fds)
-    assert daemon.ended() == 78
-    assert "listen" in daemon.said()
-    sockets.close()
-
-
-def test_an_inherited_descriptor_that_is_no_socket_is_refused(world: World) -> None:
-    with open("/dev/null") as null:
-        fd = os.dup2(null.fileno(), 100)
-        daemon = world.spawn("bob", wrap=[sys.executable, "-c", ACTIVATE, "inbox", str(fd)], pass_fds=[fd])
-        assert daemon.ended() == 78
-        os.close(fd)
-
-
-def test_inherited_sockets_meant_for_another_process_are_left_alone(world: World) -> None:
-    daemon = world.start("bob", env={"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "inbox:control"})
-    assert world.push("bob")["stage"] == "stored"
-    assert daemon.stop() == 0
-
-
 def test_inherited_sockets_that_are_too_open_let_no_stranger_do_anything(world: World, other_uid: list[str]) -> None:
     """A `SocketMode=0666` that somebody forgot: the kernel's word still decides."""
     sockets = Sockets(world)
-    daemon = world.spawn("bob", wrap=sockets.wrap("inbox:control"), pass_fds=sockets.fds)
+    daemon = world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     world.await_answer(daemon)
     receipt = world.push("bob", "private")
     for folder in (world.root, world.dir, world.dir / "bob"):
@@ -512,94 +429,6 @@ def test_inherited_sockets_that_are_too_open_let_no_stranger_do_anything(world: 
         assert '"not_permitted"' in said, (method, said)
         assert "private" not in said
     assert world.texts("bob") == ["private"]
-    sockets.close()
-
-
-def test_systemd_socket_activate_starts_it_on_the_first_connection(world: World) -> None:
-    activate = shutil.which("systemd-socket-activate")
-    if not activate:
-        pytest.skip("systemd-socket-activate is not here")
-    (world.dir / "bob").mkdir(mode=0o700, parents=True)
-    paths = [world.path("bob", which) for which in ("inbox", "control")]
-    wrap = [activate, "--fdname=inbox:control", *(f"--listen={path}" for path in paths)]
-    if "PYTHONPATH" in os.environ:
-        wrap.append(f"--setenv=PYTHONPATH={os.environ['PYTHONPATH']}")
-    daemon = world.spawn("bob", wrap=wrap)
-    eventually(lambda: all(os.path.exists(path) for path in paths))
-    eventually(lambda: "Listening on" in daemon.said() or daemon.process.poll())
-    world.await_answer(daemon)
-    assert world.push("bob")["stage"] == "stored"
-    assert daemon.stop() == 0
-    assert all(os.path.exists(path) for path in paths)
-
-
-# --- the service manager ----------------------------------------------------------------------------------------------
-
-
-class Manager:
-    """The service manager's end of sd_notify."""
-
-    def __init__(self, world: World) -> None:
-        self.path = str(world.root / "notify")
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.bind(self.path)
-        self.sock.settimeout(10)
-
-    def told(self) -> list[str]:
-        return self.sock.recv(4096).decode().splitlines()
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-def test_ready_is_said_when_the_first_push_is_answered_and_stopping_at_the_end(world: World) -> None:
-    manager = Manager(world)
-    daemon = world.spawn("bob", "carol", env={"NOTIFY_SOCKET": manager.path})
-    assert "READY=1" in manager.told()
-    assert world.push("bob")["stage"] == "stored", "at once, no second try"
-    assert world.push("carol")["stage"] == "stored"
-    daemon.process.terminate()
-    assert manager.told() == ["STOPPING=1"]
-    assert daemon.ended() == 0
-    manager.close()
-
-
-def test_a_daemon_that_cannot_serve_never_says_ready(world: World) -> None:
-    manager = Manager(world)
-    world.configure("bob", "colour = 'green'\n")
-    assert world.spawn("bob", env={"NOTIFY_SOCKET": manager.path}).ended() == 78
-    manager.sock.setblocking(False)
-    try:
-        assert "READY=1" not in manager.told()
-    except BlockingIOError:
-        pass
-    manager.close()
-
-
-def test_the_watchdog_is_fed_by_the_loop_and_only_by_it(world: World) -> None:
-    manager = Manager(world)
-    daemon = world.spawn("bob", env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "200000"})
-    assert "READY=1" in manager.told()
-    begin = time.monotonic()
-    for _ in range(5):
-        assert manager.told() == ["WATCHDOG=1"]
-    assert 0.3 < time.monotonic() - begin < 3
-    daemon.freeze()
-    manager.sock.setblocking(False)
-    eventually(lambda: is_silent(manager))
-    assert stays(lambda: is_silent(manager), during=0.5)
-    daemon.thaw()
-    manager.sock.settimeout(10)
-    assert manager.told() == ["WATCHDOG=1"]
-    manager.close()
-
-
-def is_silent(manager: Manager) -> bool:
-    try:
-        manager.told()
-    except BlockingIOError:
-        return True
-    return False
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

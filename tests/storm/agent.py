@@ -16,34 +16,17 @@ from backchannel import Agent, PeerAbsent, Refused, TimedOut
 from backchannel.client import calls
 from backchannel.client.drive import run
 
-from .history import Acked, Event, Handed, Sent, Told, line, parse
+from .history import KINDS, Acked, Handed, Sent, Told
+from .journal import Journal
 
 LOOK_BACK = 20  # one send in so many is followed by a question about an earlier one
-TAIL_BYTES = 1 << 18  # of the journal, where the last receipts mostly stand
-
-
-class Journal:
-    """An append-only file, one write a line, so that two threads never mix theirs."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        size = os.fstat(self._fd).st_size
-        first = max(0, size - TAIL_BYTES)
-        tail = os.pread(self._fd, TAIL_BYTES, first)
-        # A SIGKILL may cut a write in two where a page ends. Nothing was done yet on the strength of that line.
-        os.ftruncate(self._fd, first + tail.rfind(b"\n") + 1)
-        self.tail = parse(tail[tail.find(b"\n") + 1 :] if first else tail)
-        if first and not any(isinstance(event, Sent) for event in self.tail):
-            self.tail = parse(os.pread(self._fd, size, 0))  # it has long been only receiving
-
-    def write(self, event: Event) -> None:
-        data = line(event)
-        assert os.write(self._fd, data) == len(data)
 
 
 def main() -> None:
     name, others, count, prefetch, path = sys.argv[1:]
-    journal = Journal(path)
+    journal = Journal(path, KINDS)
+    if not any(isinstance(event, Sent) for event in journal.tail):
+        journal.look_further_back()  # it has long been only receiving
     targets = others.split(",")
     agent = join(name)
     sender = threading.Thread(target=surely, args=(send_all, agent, journal, targets, int(count)))

@@ -5,10 +5,11 @@ back. Times are CLOCK_MONOTONIC, the same for all processes of a machine: what w
 answered must know of it.
 """
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from .journal import kinds_of
 
 ENDS = ("acked", "done", "rejected", "expired", "cancelled", "dead")
 STAGES = ("stored", "taken", *ENDS)
@@ -74,7 +75,7 @@ class Row(NamedTuple):
 
 
 Event = Sent | Told | Handed | Acked
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Sent, Told, Handed, Acked)}
+KINDS = kinds_of((Sent, Told, Handed, Acked))
 Name = tuple[str, str, str]  # sender, to, key: one message
 
 
@@ -90,15 +91,6 @@ class History(NamedTuple):
             for event in journal:
                 if type(event) is kind:
                     yield event
-
-
-def line(event: Event) -> bytes:
-    return json.dumps([type(event).__name__, *event]).encode() + b"\n"
-
-
-def parse(journal: bytes) -> list[Event]:
-    """The events of a journal. What a SIGKILL cut off in the middle was never told to anybody."""
-    return [KINDS[kind](*fields) for kind, *fields in map(json.loads, journal.split(b"\n")[:-1])]
 
 
 def check(history: History) -> list[str]:
@@ -256,7 +248,3 @@ def _told_name(event: Told) -> Name:
 
 def _handed_name(event: Handed | Acked) -> Name:
     return event.sender, event.agent, event.key
-
-
-def merged(journals: Iterable[tuple[str, bytes]]) -> dict[str, list[Event]]:
-    return {name: parse(journal) for name, journal in journals}

@@ -1,4 +1,7 @@
-"""The storm itself: starts agents, kills them and their daemons by a seeded schedule, and collects what they wrote."""
+"""The storm itself: starts agents, kills them and their daemons by a seeded schedule, and collects what is left.
+
+`Storm` is what both have in common; `MessageStorm` blows over messages, `sessionstorm.SessionStorm` over sessions.
+"""
 
 import os
 import random
@@ -12,113 +15,206 @@ from typing import NamedTuple
 
 from backchannel.client import calls, wire
 from backchannel.client.drive import run
-from backchannel.transport.paths import Places, check_private
+from backchannel.transport.paths import INBOX, Places, check_private
 
-from .history import History, Row, merged
+from .history import KINDS, History, Row
+from .journal import parse
 
 NAMES = ("ada", "bob", "cyd")
 PREFETCH = {"ada": 1, "bob": 1, "cyd": 5}
+SOMETHING_BYTES = 2000  # of its journal: some ten steps
+EARLY = 0.2  # of the kills do not wait until the victim has come to something; more, and a busy machine never does
 ROOT = Path(__file__).parents[2]
 
 
-class Outcome(NamedTuple):
-    history: History
-    agents_killed: int
-    daemons_killed: int
-    seconds: float
+def seed() -> int:
+    """Of this run; STORM_SEED repeats another's schedule."""
+    return int(os.environ.get("STORM_SEED") or int.from_bytes(os.urandom(4), "little"))
+
+
+class Kills(NamedTuple):
+    agents: int
+    daemons: int
+
+    @property
+    def sum(self) -> int:
+        return self.agents + self.daemons
 
 
 class Storm:
-    """Three agents that send `count` messages to each other one, in a world of their own under `folder`."""
+    """Three agents in a world of their own under `folder`, and somebody who kills them and their daemons."""
 
-    def __init__(self, folder: Path, seed: int, count: int, *, drain_s: float) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.places = Places(str(folder / "run"), str(folder / "state"))
         self._dice = random.Random(seed)
-        self._count = count
-        self._drain_s = drain_s
-        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._journals_before: dict[str, int] = {}  # their sizes when each agent was started
+        self._sockets_before: dict[str, int] = {}  # their inodes when each daemon was killed
         check_private(self.places.state_dir, make=True)
         # By chance a message may be in five hands that die. That is another test; here nothing may end but by its ack.
         (folder / "state" / "config.toml").write_text("deliveries_max = 1000\n")
 
-    def blow(self, kills: int) -> Outcome:
-        """Runs until everything is sent and received; the first `kills` kills of it under fire."""
-        began = time.monotonic()
-        agents_killed = daemons_killed = 0
-        try:
-            for name in NAMES:
-                self._start(name)
-            while agents_killed + daemons_killed < kills and self._is_anybody_busy():
-                time.sleep(self._dice.uniform(0.050, 0.110))
-                name = self._dice.choice(NAMES)
-                if self._dice.random() < 0.5:
-                    agents_killed += self._kill_agent(name)
-                else:
-                    daemons_killed += self._kill_daemon(name)
-            for name, agent in self._agents.items():
-                assert agent.wait(self._drain_s) == 0, f"{name} failed: {self._words(name)}"
-            seconds = time.monotonic() - began
-            return Outcome(self._collect(), agents_killed, daemons_killed, seconds)
-        finally:
-            self._end()
+    # --- what a storm is made of --------------------------------------------------------------------------------------
 
-    def _start(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """Starts an agent."""
+        raise NotImplementedError
+
+    def kill_agent(self, name: str) -> bool:
+        """SIGKILL, and another one. False if there is none any more."""
+        raise NotImplementedError
+
+    def kill_daemon(self, name: str) -> bool:
+        """SIGKILL; who needs it starts another one. False if there is none now."""
+        raise NotImplementedError
+
+    def ended(self) -> dict[str, int]:
+        """Agents that ended by themselves, and their status."""
+        raise NotImplementedError
+
+    # --- and what it does ---------------------------------------------------------------------------------------------
+
+    def kill_some(self, kills: int) -> Kills:
+        """Until it were so many, or nobody is busy any more."""
+        agents = daemons = 0
+        while agents + daemons < kills and len(self.ended_well()) < len(NAMES):
+            time.sleep(self._dice.uniform(0.050, 0.110))
+            name = self._dice.choice(NAMES)
+            is_early = self._dice.random() < EARLY
+            if self._dice.random() < 0.5:
+                if (is_early or self._has_begun(name)) and self.kill_agent(name):
+                    agents += 1
+                    self._journals_before[name] = self._journal_bytes(name)
+            elif is_early or self._serves(name):
+                self._sockets_before[name] = self._socket_inode(name)
+                daemons += self.kill_daemon(name)
+        return Kills(agents, daemons)
+
+    def wait_for_all(self, patience_s: float) -> None:
+        """Until every agent has ended by itself."""
+        deadline = time.monotonic() + patience_s
+        while len(self.ended_well()) < len(NAMES):
+            assert time.monotonic() < deadline, f"after {patience_s:g} s only {self.ended()} have ended"
+            time.sleep(0.05)
+
+    def ended_well(self) -> set[str]:
+        for name, status in self.ended().items():
+            assert status == 0, f"{name} failed: {(self.folder / f'{name}.err').read_text()[-2000:]}"
+        return set(self.ended())
+
+    def audit(self, caller: wire.Caller) -> list[str]:
+        """What does not add up, by the daemons' own word."""
+        accounts = {name: run(calls.running(caller, name, "audit")) for name in NAMES}
+        return [f"{name}: {sentence}" for name in NAMES for sentence in accounts[name]["wrong"]]
+
+    def journal(self, name: str) -> str:
+        return str(self.folder / f"{name}.journal")
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ, "BACKCHANNEL_DIR": self.places.socket_dir, "BACKCHANNEL_STATE": self.places.state_dir
+        }  # fmt: skip
+
+    def _has_begun(self, name: str) -> bool:
+        """Whether the agent has come to something since its start."""
+        return self._journal_bytes(name) > self._journals_before.get(name, 0) + SOMETHING_BYTES
+
+    def _serves(self, name: str) -> bool:
+        """Whether the daemon is another than the one that was killed."""
+        return self._socket_inode(name) != self._sockets_before.get(name)
+
+    def _journal_bytes(self, name: str) -> int:
+        try:
+            return os.path.getsize(self.journal(name))
+        except FileNotFoundError:
+            return 0
+
+    def _socket_inode(self, name: str) -> int:
+        try:
+            return os.stat(f"{self.places.sockets(name)}/{INBOX}").st_ino
+        except FileNotFoundError:
+            return 0
+
+
+class Outcome(NamedTuple):
+    history: History
+    kills: Kills
+    seconds: float
+    wrong: list[str]  # what the audit found
+
+
+class MessageStorm(Storm):
+    """Each sends `count` messages to each other one. Agents and daemons are started as users start them."""
+
+    def __init__(self, folder: Path, seed: int, count: int, *, drain_s: float) -> None:
+        super().__init__(folder, seed)
+        self._count = count
+        self._drain_s = drain_s
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
         others = ",".join(other for other in NAMES if other != name)
-        environment = {
-            **os.environ,
-            "BACKCHANNEL_DIR": self.places.socket_dir,
-            "BACKCHANNEL_STATE": self.places.state_dir,
-        }
         with open(self.folder / f"{name}.err", "ab") as errors:
             self._agents[name] = subprocess.Popen(
                 [sys.executable, "-m", "tests.storm.agent", name, others, str(self._count), str(PREFETCH[name]),
-                 self._journal(name)],
-                cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=errors,
+                 self.journal(name)],
+                cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
 
-    def _is_anybody_busy(self) -> bool:
-        for name, agent in self._agents.items():
-            assert not agent.poll(), f"{name} failed: {self._words(name)}"
-        return any(agent.returncode is None for agent in self._agents.values())
-
-    def _kill_agent(self, name: str) -> bool:
+    def kill_agent(self, name: str) -> bool:
         agent = self._agents[name]
         if agent.poll() is not None:
             return False
         agent.kill()
         agent.wait()
-        self._start(name)
+        self.start(name)
         return True
 
-    def _kill_daemon(self, name: str) -> bool:
-        pids = daemons(self.places, name)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return bool(pids)
+    def kill_daemon(self, name: str) -> bool:
+        is_killed = False
+        for pid in daemons(self.places, name):
+            try:
+                os.kill(pid, signal.SIGKILL)
+                is_killed = True
+            except ProcessLookupError:
+                pass  # of two that were started it was the second, and left by itself
+        return is_killed
 
-    def _collect(self) -> History:
-        caller = wire.Caller(None, self.places)
-        counters = {name: run(calls.status(caller, name))["counters"] for name in NAMES}
-        rows = []
-        for name in NAMES:
-            assert run(calls.stop(caller, name))
-            rows += rows_of(self.places, name)
-        caller.close()
-        return History(merged((name, Path(self._journal(name)).read_bytes()) for name in NAMES), rows, counters)
+    def ended(self) -> dict[str, int]:
+        return {name: status for name, agent in self._agents.items() if (status := agent.poll()) is not None}
 
-    def _end(self) -> None:
+    def end(self) -> None:
         for agent in self._agents.values():
             agent.kill()
             agent.wait()
         for name in NAMES:
-            self._kill_daemon(name)
+            self.kill_daemon(name)
 
-    def _journal(self, name: str) -> str:
-        return str(self.folder / f"{name}.journal")
+    def blow(self, kills: int) -> Outcome:
+        """Runs until everything is sent and received; the first `kills` kills of it under fire."""
+        began = time.monotonic()
+        try:
+            for name in NAMES:
+                self.start(name)
+            killed = self.kill_some(kills)
+            self.wait_for_all(self._drain_s)
+            seconds = time.monotonic() - began
+            caller = wire.Caller(None, self.places)
+            history, wrong = self._collect(caller)
+            caller.close()
+            return Outcome(history, killed, seconds, wrong)
+        finally:
+            self.end()
 
-    def _words(self, name: str) -> str:
-        return (self.folder / f"{name}.err").read_text()[-2000:]
+    def _collect(self, caller: wire.Caller) -> tuple[History, list[str]]:
+        counters = {name: run(calls.status(caller, name))["counters"] for name in NAMES}
+        wrong = self.audit(caller)
+        rows = []
+        for name in NAMES:
+            assert run(calls.stop(caller, name))
+            rows += rows_of(self.places, name)
+        journals = {name: parse(Path(self.journal(name)).read_bytes(), KINDS) for name in NAMES}
+        return History(journals, rows, counters), wrong
 
 
 def daemons(places: Places, name: str) -> list[int]:

@@ -1,11 +1,15 @@
 """Daemons that die before they serve."""
 
+import os
 import sys
 from pathlib import Path
+
+import pytest
 
 from backchannel.client import calls, wire
 from backchannel.client.drive import run
 from backchannel.protocol.codec import encode
+from backchannel.transport import start
 from backchannel.transport.paths import Places, register, write_private
 
 DIES_ONCE = """
@@ -31,3 +35,17 @@ def test_a_daemon_that_was_killed_while_it_started_is_started_again(tmp_path: Pa
     finally:
         run(calls.stop(caller, "bob"))
         caller.close()
+
+
+def test_a_descriptor_that_another_thread_closes_meanwhile_keeps_no_daemon_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    listed = os.listdir("/proc/self/fd")
+    os.close(reading)
+    monkeypatch.setattr(os, "listdir", lambda _: listed)
+    found = start._inheritable_descriptors()
+    os.close(writing)
+    assert writing in found
+    assert reading not in found

@@ -397,3 +397,46 @@ def test_an_agent_that_a_model_drives_asks_through_its_own_daemon(world: World) 
     with answering(executor, echo):
         assert analyst.ask("executor", "8080?", timeout=20).text == "re: 8080?"
         assert world.cli("ask", "executor", "3000?", agent="analyst").stdout == "re: 3000?\n"
+
+
+# --- an answer that is leased -----------------------------------------------------------------------------------------
+
+
+def test_an_answer_may_be_leased_and_is_acked_when_its_asker_says_so(shared: World) -> None:
+    with shared.agent("analyst") as analyst, shared.agent("executor") as executor, answering(executor, echo):
+        for answer in analyst.answers("executor", "8080 or 3000?", timeout=20):
+            assert answer.text == "re: 8080 or 3000?"
+            assert analyst.status(answer.id).stage == "taken"
+            answer.ack("turn")
+            assert analyst.status(answer.id).evidence == "turn"
+        assert left(analyst) == []
+
+
+def test_an_asker_that_leaves_before_it_settled_the_answer_gets_it_again(shared: World) -> None:
+    with shared.agent("analyst") as analyst, shared.agent("executor") as executor, answering(executor, echo):
+        for answer in analyst.answers("executor", "8080 or 3000?", timeout=20):
+            first = answer.id
+        (again,) = collect(analyst, 1)
+        assert (again.id, again.delivery) == (first, 2)
+
+
+def test_an_answer_is_leased_over_a_restart_of_the_own_daemon(world: World) -> None:
+    async def story() -> None:
+        async with world.async_agent("analyst") as analyst:
+            answers = analyst.answers("executor", "8080?", timeout=20)
+            answer = await anext(answers)
+            await asyncio.to_thread(world.kill, "analyst")
+            receipt = await answer.ack()
+            assert (receipt.stage, receipt.delivery) == ("acked", 1)
+            assert [late async for late in answers] == []
+
+    world.up("analyst", "executor")
+    with world.agent("executor") as executor, answering(executor, echo):
+        asyncio.run(story())
+
+
+def test_what_was_leased_together_is_known_to_be(shared: World) -> None:
+    with shared.agent("analyst") as analyst, shared.agent("executor") as executor:
+        analyst.send_many("executor", ["one", "two", "three"])
+        assert [(d.text, d.ahead) for d in executor.receive(prefetch=2)][:2] == [("one", 1), ("two", 0)]
+        assert len(left(executor)) == 3

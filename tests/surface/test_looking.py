@@ -15,7 +15,7 @@ import pytest
 from backchannel import Agent
 from backchannel.testing import World, command
 
-from .helpers import Refusal, collect, control, left, status, texts, until, wire
+from .helpers import Refusal, collect, control, established, left, status, texts, until, wire
 
 
 def lease(world: World, message_id: str) -> None:
@@ -253,6 +253,70 @@ def test_the_log_has_pages_and_nobody_notices(world: World) -> None:
     world.up("executor")
     analyst.send_many("executor", map(str, range(1200)))
     assert [entry["text"] for entry in history(world, "--text", "--max", "1100")] == [str(n) for n in range(100, 1200)]
+
+
+def test_the_log_by_kind_stage_session_and_trace(world: World) -> None:
+    analyst, executor = world.agent("analyst"), world.agent("executor")
+    first = analyst.send("executor", "one")
+    collect(executor, 1)
+    analyst.send("executor", "two")
+    opener, _ = established(analyst, executor)
+
+    def ids(*args: str) -> list[str]:
+        return [entry["id"] for entry in history(world, *args)]
+
+    assert ids("--stage", "acked") == [first.id]
+    assert ids("--kind", "offer") == ids("--session", opener.id) == [f"{opener.id}/offer"]
+    assert ids("--trace", first.id) == [first.id]
+    assert ids("--kind", "offer", "--stage", "stored") == []
+    assert len(ids()) == 3
+    wrong = world.cli("log", "--kind", "offers", agent="executor")
+    assert (wrong.returncode, "use message, bounce, loop" in wrong.stderr) == (2, True)
+
+
+def test_the_log_of_several_agents_is_one_story(world: World) -> None:
+    world.up("executor", "writer")
+    analyst = world.agent("analyst")
+    for number in range(6):
+        analyst.send(("executor", "writer")[number % 2], str(number))
+    done = world.cli("log", "executor", "writer", "--text", "--json", "--max", "4")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["2", "3", "4", "5"]
+
+
+def test_one_answer_of_the_log_looks_at_a_part_of_a_long_history(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    analyst = world.agent("analyst")
+    world.up("executor")
+    analyst.send_many("executor", (str(n) for n in range(5200)))
+    world.agent("writer").send("executor", "the last")
+    found = control(world, "executor", "log", peer="writer")
+    assert (found["messages"], found["next"]) == ([], 5000)
+    found = control(world, "executor", "log", peer="writer", after=5000)
+    assert ([entry["message"]["msg_no"] for entry in found["messages"]], found["next"]) == ([5201], None)
+    found = control(world, "executor", "log", before=0, peer="nobody")
+    assert (found["messages"], found["next"]) == ([], 202)
+    assert control(world, "executor", "log", before=202, peer="nobody")["next"] is None
+    assert [entry["from"] for entry in history(world, "--peer", "writer")] == ["writer"]
+
+
+def test_the_log_of_an_empty_mailbox_is_empty(world: World) -> None:
+    world.up("executor")
+    assert history(world) == []
+    assert control(world, "executor", "log", before=0) == {"messages": [], "next": None}
+    assert control(world, "executor", "peek") == {"messages": [], "next": None}
+
+
+def test_following_a_log_keeps_to_its_filters(world: World) -> None:
+    world.up("executor")
+    analyst, executor = world.agent("analyst"), world.agent("executor")
+    with output(world, "log", "--follow", "--stage", "acked", "--json", agent="executor") as followed:
+
+        def is_seen() -> bool:
+            receipt = analyst.send("executor", "hello")
+            collect(executor, 1)
+            return followed.has(receipt.id)
+
+        until(is_seen, "an ack to be shown")
+        assert {json.loads(line)["stage"] for line in followed.read().splitlines()} == {"acked"}
 
 
 def test_looking_needs_the_agents_own_door(shared: World) -> None:

@@ -61,6 +61,7 @@ set -g __backchannel_valued \
     'recv --max' \
     'recv --kind' \
     'recv --session' \
+    'hook --as' \
     'ask --as' \
     'ask --timeout' \
     'ask --key' \
@@ -88,6 +89,10 @@ set -g __backchannel_valued \
     'peek --max' \
     'log --as' \
     'log --peer' \
+    'log --kind' \
+    'log --stage' \
+    'log --session' \
+    'log --trace' \
     'log --since' \
     'log --until' \
     'log --max' \
@@ -114,22 +119,32 @@ set -g __backchannel_valued \
     'progress --as' \
     'sessions --as' \
     'trace --as' \
+    'trace --kind' \
+    'trace --since' \
+    'trace --until' \
+    'export --as' \
+    'export --format' \
     'chat --as' \
     'chat --wait' \
     'serve --max' \
     'serve --exec' \
-    'init --profile' \
     'init --agent' \
+    'init --dir' \
+    'init --profile' \
     'init --hermes' \
-    'uninit --profile' \
     'uninit --agent' \
-    'uninit --hermes'
+    'uninit --dir' \
+    'uninit --profile' \
+    'uninit --hermes' \
+    'mcp --as' \
+    'metrics --textfile'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
 complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
+complete -c backchannel -n '__backchannel_at "" 0' -a hook -d 'Run by Claude Code, Codex and Gemini CLI: puts new mail before the model.'
 complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
 complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
 complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
@@ -154,11 +169,18 @@ complete -c backchannel -n '__backchannel_at "" 0' -a abort -d 'End a session at
 complete -c backchannel -n '__backchannel_at "" 0' -a progress -d 'Show the peer that you are still at it; leases begin anew.'
 complete -c backchannel -n '__backchannel_at "" 0' -a sessions -d 'Your sessions, or all that is known of one.'
 complete -c backchannel -n '__backchannel_at "" 0' -a trace -d 'Who said what when in a session; or what became of a message.'
+complete -c backchannel -n '__backchannel_at "" 0' -a export -d 'A session as a document, with its texts.'
 complete -c backchannel -n '__backchannel_at "" 0' -a chat -d 'Talk in a session line by line; /quit or the end of input closes it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a serve -d 'Let a program be an agent: one run for each session.'
 complete -c backchannel -n '__backchannel_at "" 0' -a init -d 'Set another program up to talk through Backchannel; shows what it would change, and asks.'
 complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what init set up; the agent and its mail stay.'
+complete -c backchannel -n '__backchannel_at "" 0' -a service -d 'Let systemd hold agents\' sockets, and run a daemon only while it is needed.'
+complete -c backchannel -n '__backchannel_at "" 0' -a mcp -d 'Serve an agent\'s mailbox as MCP tools, on standard input and output.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everything ever stored or opened is accounted for; exits 1 if not.'
+complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
+complete -c backchannel -n '__backchannel_at "" 0' -a backup -d 'Copy an agent\'s mailbox, while it works or not; checked, 0600.'
+complete -c backchannel -n '__backchannel_at "" 0' -a restore -d 'Put a backup in the place of an agent\'s mailbox, which is kept aside.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
 complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
@@ -181,6 +203,10 @@ complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bo
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook any' -l as -x -a '(__backchannel_agents)' -d 'the agent of the directory; a second window of it is NAME-2'
+complete -c backchannel -n '__backchannel_at hook any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook 0' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at hook 1' -a 'session-start prompt tool stop session-end wait'
 complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
@@ -246,12 +272,17 @@ complete -c backchannel -n '__backchannel_at peek any' -l help -d 'Show help and
 complete -c backchannel -n '__backchannel_at log any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at log any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at log any' -l peer -x -a '(__backchannel_agents)' -d 'only from this sender'
+complete -c backchannel -n '__backchannel_at log any' -l kind -x -d 'only this kind: message, bounce, loop, offer, data, ...'
+complete -c backchannel -n '__backchannel_at log any' -l stage -x -a 'stored taken acked done rejected expired cancelled dead' -d 'only what is in this stage now'
+complete -c backchannel -n '__backchannel_at log any' -l session -x -d 'only of this session'
+complete -c backchannel -n '__backchannel_at log any' -l trace -x -d 'only of this trace: a message and what came of it'
 complete -c backchannel -n '__backchannel_at log any' -l since -x -d 'from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00'
 complete -c backchannel -n '__backchannel_at log any' -l until -x -d 'before then'
 complete -c backchannel -n '__backchannel_at log any' -l follow -d 'go on as things happen'
 complete -c backchannel -n '__backchannel_at log any' -l max -x -d 'at most N (default: 1000); of a log the last'
 complete -c backchannel -n '__backchannel_at log any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at log any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at log any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at tap any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at tap any' -l text -d 'with the texts'
 complete -c backchannel -n '__backchannel_at tap any' -l for -x -d 'end after S seconds'
@@ -302,7 +333,13 @@ complete -c backchannel -n '__backchannel_at sessions any' -l help -d 'Show help
 complete -c backchannel -n '__backchannel_at trace any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at trace any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at trace any' -l text -d 'with the texts'
+complete -c backchannel -n '__backchannel_at trace any' -l kind -x -a 'SYN SYN-ACK REJ DATA FIN RST' -d 'of a session: only these frames'
+complete -c backchannel -n '__backchannel_at trace any' -l since -x -d 'of a session: from then on (10m, 2h, 3d ago, or a time)'
+complete -c backchannel -n '__backchannel_at trace any' -l until -x -d 'of a session: before then'
 complete -c backchannel -n '__backchannel_at trace any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at export any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at export any' -l format -x -a 'md jsonl mermaid' -d 'Markdown, JSON a line, or a Mermaid diagram'
+complete -c backchannel -n '__backchannel_at export any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at chat any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
 complete -c backchannel -n '__backchannel_at chat any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at chat any' -l wait -x -d 'for the peer to accept (default: 300)'
@@ -313,22 +350,48 @@ complete -c backchannel -n '__backchannel_at serve any' -l max -x -d 'run N at o
 complete -c backchannel -n '__backchannel_at serve any' -l exec -x -d 'the program and its arguments: the rest of the line'
 complete -c backchannel -n '__backchannel_at serve any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at serve 0' -a '(__backchannel_agents)'
-complete -c backchannel -n '__backchannel_at init any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
-complete -c backchannel -n '__backchannel_at init any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at init any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the directory\'s, or the profile\'s)'
+complete -c backchannel -n '__backchannel_at init any' -l dir -x -d 'the directory (default: this one; not of hermes)'
+complete -c backchannel -n '__backchannel_at init any' -l profile -x -a '(__backchannel_agents)' -d 'of hermes (default: its default profile)'
 complete -c backchannel -n '__backchannel_at init any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
+complete -c backchannel -n '__backchannel_at init any' -l wake -d 'refuse a program that cannot be woken when idle'
 complete -c backchannel -n '__backchannel_at init any' -l dry-run -d 'only show what it would change'
 complete -c backchannel -n '__backchannel_at init any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at init any' -l help -d 'Show help and exit.'
-complete -c backchannel -n '__backchannel_at init 0' -a 'hermes'
-complete -c backchannel -n '__backchannel_at uninit any' -l profile -x -a '(__backchannel_agents)' -d 'of Hermes (default: its default profile)'
-complete -c backchannel -n '__backchannel_at uninit any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the profile\'s)'
+complete -c backchannel -n '__backchannel_at init 0' -a 'claude codex gemini hermes mcp'
+complete -c backchannel -n '__backchannel_at init 1' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at uninit any' -l agent -x -a '(__backchannel_agents)' -d 'the agent\'s name (default: the directory\'s, or the profile\'s)'
+complete -c backchannel -n '__backchannel_at uninit any' -l dir -x -d 'the directory (default: this one; not of hermes)'
+complete -c backchannel -n '__backchannel_at uninit any' -l profile -x -a '(__backchannel_agents)' -d 'of hermes (default: its default profile)'
 complete -c backchannel -n '__backchannel_at uninit any' -l hermes -x -d 'the hermes command (default: found on the PATH)'
 complete -c backchannel -n '__backchannel_at uninit any' -l dry-run -d 'only show what it would change'
 complete -c backchannel -n '__backchannel_at uninit any' -l yes -d 'do not ask'
 complete -c backchannel -n '__backchannel_at uninit any' -l help -d 'Show help and exit.'
-complete -c backchannel -n '__backchannel_at uninit 0' -a 'hermes'
+complete -c backchannel -n '__backchannel_at uninit 0' -a 'claude codex gemini hermes mcp'
+complete -c backchannel -n '__backchannel_at uninit 1' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at service any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at service any' -l system -d 'of the machine, with a uid for each agent (root)'
+complete -c backchannel -n '__backchannel_at service any' -l dry-run -d 'only show what it would write and run'
+complete -c backchannel -n '__backchannel_at service any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at service 0' -a 'install uninstall status'
+complete -c backchannel -n '__backchannel_at service any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at mcp any' -l as -x -a '(__backchannel_agents)' -d 'be this agent (default: BACKCHANNEL_AGENT)'
+complete -c backchannel -n '__backchannel_at mcp any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at audit any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at metrics any' -l textfile -x -d 'write it there, whole or not at all, for node_exporter'
+complete -c backchannel -n '__backchannel_at metrics any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at metrics any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at backup any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at backup any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at backup 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at restore any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at restore any' -l stop -d 'stop the agent\'s daemon for it, and start it again'
+complete -c backchannel -n '__backchannel_at restore any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at restore 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'

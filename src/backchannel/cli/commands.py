@@ -11,17 +11,21 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
 from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
+from ..protocol.receipt import Stage
 from ..transport import start
+from ..transport.lock import served_in
 from ..transport.paths import register, write_private
-from . import init, recv, send, session
+from ..transport.units import unit_of
+from . import init, recv, safekeeping, send, service, session
 from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
 from .terminal import printable
 
 STOP_S = 5.0
+STAGES = tuple(stage.value for stage in Stage if stage is not Stage.QUEUED)
 FROM = "whose message, if several senders used this id"
 
 DESCRIPTION = """Durable local messages between the agents on this machine.
@@ -112,11 +116,16 @@ def build_parser() -> argparse.ArgumentParser:
     for parser_ in (status_, cancel_):
         parser_.add_argument("--to", metavar="NAME", help="whose mailbox; without it all are asked")
         parser_.add_argument("--from", dest="sender", metavar="NAME", help=FROM)
-    peek_ = command("peek", look, "What waits for you, without taking it.", identity=True)
-    peek_.set_defaults(method="peek")
-    log_ = command("log", look, "What came to an agent, finished messages included.", identity=True)
-    log_.set_defaults(method="log")
+    peek_ = command("peek", peek, "What waits for you, without taking it.", identity=True)
+    log_ = command("log", log, "What came to an agent, finished messages included.", identity=True)
+    log_.add_argument("names", nargs="*", metavar="NAME", help="whose mailboxes (default: your own)")
     log_.add_argument("--peer", metavar="NAME", help="only from this sender")
+    log_.add_argument("--kind", metavar="KIND", help="only this kind: message, bounce, loop, offer, data, ...")
+    log_.add_argument("--stage", choices=STAGES, help="only what is in this stage now")
+    log_.add_argument("--session", metavar="ID", help="only of this session")
+    log_.add_argument(
+        "--trace", dest="trace_id", metavar="ID", help="only of this trace: a message and what came of it"
+    )
     log_.add_argument("--since", metavar="T", help="from then on: 10m, 2h, 3d ago, or 2026-01-31T12:00")
     log_.add_argument("--until", metavar="T", help="before then")
     log_.add_argument("--follow", action="store_true", help="go on as things happen")
@@ -133,7 +142,25 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    service.add_commands(command)
+    command(
+        "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
+    )
     command("agents", agents, "The agents of this machine.")
+    audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
+    audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
+    metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
+    metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
+    metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
+    backup_ = command("backup", safekeeping.backup, "Copy an agent's mailbox, while it works or not; checked, 0600.")
+    backup_.add_argument("name", metavar="NAME")
+    backup_.add_argument("file", nargs="?", metavar="FILE", help="a new file (default: in the agent's own directory)")
+    restore_ = command(
+        "restore", safekeeping.restore, "Put a backup in the place of an agent's mailbox, which is kept aside."
+    )
+    restore_.add_argument("name", metavar="NAME")
+    restore_.add_argument("file", metavar="FILE")
+    restore_.add_argument("--stop", action="store_true", help="stop the agent's daemon for it, and start it again")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -168,14 +195,19 @@ def up(options: argparse.Namespace) -> int:
 
 def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
     places = caller.places
-    is_new = register(places, name)
-    start.record(places, name)
+    unit = unit_of(places, name)
+    is_new = False
+    if unit is None or not unit.is_system:  # what is the system's, is made by its units
+        is_new = register(places, name)
+        start.record(places, name)
     was_down = _unlink(places.state(name, "down"))
     try:
         served = run(calls.ping(caller, name, may_start=False))
     except PeerAbsent:
         served = None
     did = "runs already"
+    if unit is not None and served is None:
+        service.start_unit(unit)
     if served is not None and served["version"] != __version__:
         run(calls.stop(caller, name, STOP_S))
         did = f"restarted (version {served['version']} ran)"
@@ -187,7 +219,7 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
 
 def down(options: argparse.Namespace) -> int:
     places = wire.Caller(None).places
-    names = places.registered() if options.all else options.names
+    names = places.own() if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError("down needs a NAME, or --all", code="usage", hint="backchannel down NAME...")
     return _for_each(names, _down, options)
@@ -197,8 +229,12 @@ def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> 
     places = caller.places
     _require_registered(caller, name)
     write_private(places.state(name, "down"), "by `backchannel down`\n")
+    unit = unit_of(places, name)
+    ran = served_in(places.state(name, "lock")) is not None
+    if unit is not None:
+        service.stop_unit(unit)  # its sockets too, or the next push would start it
     try:
-        did = "stopped" if run(calls.stop(caller, name, STOP_S)) else "did not run"
+        did = "stopped" if run(calls.stop(caller, name, STOP_S)) or ran else "did not run"
     except TimedOut:
         run(calls.kill(caller, name, STOP_S))
         did = "killed: it did not answer"
@@ -210,10 +246,16 @@ def remove(options: argparse.Namespace) -> int:
     name = AgentName(options.name)
     places = caller.places
     _require_registered(caller, name)
+    if (unit := unit_of(places, name)) is not None:
+        raise Refused(
+            f"{name} is a service of the {unit.manager} manager",
+            code="service",
+            hint=f"backchannel service uninstall {name}",
+        )
     was_down = os.path.exists(places.state(name, "down"))
     write_private(places.state(name, "down"), "by `backchannel remove`\n")  # nobody starts it meanwhile
     run(calls.stop(caller, name, STOP_S))
-    command = [sys.executable, "-P", "-m", "backchannel.daemon", name, "--remove"]
+    command = [*start.DAEMON, name, "--remove"]
     command += ["--state", places.state_dir, "--dir", places.socket_dir, *(["--purge"] if options.purge else [])]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -262,7 +304,8 @@ def _adapters(agent: dict[str, Any]) -> str:
 
 def pause(options: argparse.Namespace) -> int:
     # Who is down hands nothing out anyway; a person who stops all of them means those that might.
-    names = wire.Caller(None).everybody_else() if options.all else options.names
+    caller = wire.Caller(None)
+    names = [n for n in caller.everybody_else() if caller.places.is_ours(n)] if options.all else options.names
     if not names and not options.all:
         raise LocalProtocolError(f"{options.method} needs a NAME, or --all", code="usage", hint="backchannel agents")
     return _for_each(names, _pause, options)
@@ -351,10 +394,16 @@ def _asking(conversation: Any, caller: wire.Caller, options: argparse.Namespace)
 # --- looking around ---------------------------------------------------------------------------------------------------
 
 
-def look(options: argparse.Namespace) -> int:
-    from .watch import show_messages
+def peek(options: argparse.Namespace) -> int:
+    from . import watch
 
-    return show_messages(caller_of(options), options)
+    return watch.peek(caller_of(options), options)
+
+
+def log(options: argparse.Namespace) -> int:
+    from . import watch
+
+    return watch.log(caller_of(options), options)
 
 
 def tap(options: argparse.Namespace) -> int:
@@ -380,6 +429,30 @@ def doctor(options: argparse.Namespace) -> int:
     return examine(as_json=options.json)
 
 
+def audit(options: argparse.Namespace) -> int:
+    from .audit import audit as account
+
+    return account(options)
+
+
+def metrics(options: argparse.Namespace) -> int:
+    from .metrics import metrics as count
+
+    return count(options)
+
+
+def mcp(options: argparse.Namespace) -> int:
+    name = caller_of(options).me()
+    try:
+        from ..mcp import server
+    except ImportError as error:
+        raise BackchannelError(
+            f"this Python cannot serve MCP ({error})", code="missing_extra", hint="pip install 'backchannel[mcp]'"
+        ) from None
+    server.serve(name)
+    return 0
+
+
 def demo(options: argparse.Namespace) -> int:
     from .demo import show
 
@@ -401,8 +474,11 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
 
 
 def _require_registered(caller: wire.Caller, name: AgentName) -> None:
-    if not os.path.exists(caller.places.state(name, "key")):
-        wire.check_startable(caller, name, may_start=False)
+    if caller.places.is_ours(name):
+        return
+    if name in caller.places.registered():
+        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
+    wire.check_startable(caller, name, may_start=False)
 
 
 def _unlink(path: str) -> bool:

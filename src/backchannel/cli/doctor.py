@@ -1,41 +1,53 @@
 """`backchannel doctor`: what is wrong here, a line a check, each with the command that mends it."""
 
+import errno
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from .. import __version__
-from ..client import calls, wire
+from ..client import calls, sandbox, wire
 from ..client.drive import run
+from ..client.health import round_trip
 from ..errors import BackchannelError, NotPermitted, PeerAbsent
 from ..protocol.codec import encode
 from ..transport import start
+from ..transport.dial import connect
 from ..transport.lock import served_in
-from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, find_places
+from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
 from . import coding
 from .common import ago
 from .hermes import examine_profiles
+from .service import examine_units
 from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)
 OLD_S = 3600.0
 CHECK_S = 15.0
+ANSWER_S = 5.0
 RESERVE_BYTES = 16 << 20
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
 class Finding(NamedTuple):
-    """One check. `verdict` is ok, warn or fail; `mend` the command to type, if there is one."""
+    """One check. `verdict` is ok, warn or fail; `mend` the command to type, if there is one; `times` are the seconds
+    that the stages of a round trip took."""
 
     verdict: str
     subject: str
     says: str
     mend: str = ""
+    times: dict[str, float] | None = None
+
+
+# What looks at the programs around us: (verdict, subject, says, mend) for each thing found. A new one is a line here.
+Examiner = Callable[[Places], Iterable[tuple[str, str, str, str]]]
+EXAMINERS: tuple[Examiner, ...] = (examine_units, examine_profiles, coding.examine)
 
 
 def examine(*, as_json: bool) -> int:
@@ -63,14 +75,16 @@ def _all() -> Iterator[Finding]:
         yield Finding("fail", "places", error.message, error.hint)
         return
     yield from _places(places)
+    yield from _sandbox(places)
     names = places.registered()
     if not names:
         yield Finding("ok", "agents", "none yet", "backchannel up NAME")
     caller = wire.Caller(None, places)
     for name in names:
         yield from _agent(caller, name)
-    for found in (*examine_profiles(places), *coding.examine(places)):
-        yield Finding(*found)
+    for examine_more in EXAMINERS:
+        for found in examine_more(places):
+            yield Finding(*found)
 
 
 def _installation() -> Iterator[Finding]:
@@ -91,10 +105,10 @@ def _installation() -> Iterator[Finding]:
 def _places(places: Places) -> Iterator[Finding]:
     for variable, path in (("STATE", places.state_dir), ("DIR", places.socket_dir)):
         try:
-            check_private(path)
+            check_private(path) if variable == "STATE" else check_socket_dir(places)
         except FileNotFoundError:
             yield Finding("ok", variable, f"{path} will be made when it is needed")
-        except NotPermitted as error:
+        except BackchannelError as error:
             yield Finding("fail", variable, error.message, error.hint)
         else:
             yield Finding("ok", variable, path)
@@ -105,8 +119,28 @@ def _places(places: Places) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _sandbox(places: Places) -> Iterator[Finding]:
+    """Whether Unix sockets can be used at all: asked of one that nobody can have, since its name is no agent's."""
+    path = f"{places.socket_dir}/@doctor/{CONTROL}"
+    try:
+        connect(path, 1.0).close()
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EAFNOSUPPORT):
+            why = sandbox.refused(path, error.errno)
+            yield Finding("fail", "sandbox", why.message, why.hint)
+            return
+    yield Finding("ok", "sandbox", "Unix sockets may be used")
+
+
 def _agent(caller: wire.Caller, name: str) -> Iterator[Finding]:
     places = caller.places
+    if not places.is_ours(name):
+        try:
+            run(calls.ping(caller, name, 5.0, may_start=False))
+            yield Finding("ok", name, "is another user's, and answers")
+        except BackchannelError as error:
+            yield Finding("warn", name, f"is another user's: {error.message}", error.hint)
+        return
     try:
         check_private(places.state(name))
         mode = stat.S_IMODE(os.lstat(places.state(name, "key")).st_mode)
@@ -157,23 +191,56 @@ def _complaint(command: list[str], places: Places) -> str:
 
 
 def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:
-    begun = time.perf_counter()
+    """The daemon that holds the lock: does it answer, is it of this version, does it store, has it room, who waits."""
     try:
-        state = run(calls.status(caller, name, 5.0))
-    except BackchannelError as error:
-        yield Finding("fail", name, error.message, f"backchannel down {name} && backchannel up {name}")
+        times, pid, state = run(round_trip(caller, name, ANSWER_S))
+    except NotPermitted as error:
+        yield Finding("fail", name, error.message, error.hint)
         return
-    answered_us = (time.perf_counter() - begun) * 1e6
+    except BackchannelError as error:
+        if error.code not in ("full", "unknown_method"):
+            yield Finding("fail", name, error.message, f"backchannel down {name} && backchannel up {name}")
+            return
+        if error.code == "full":
+            yield Finding("fail", name, error.message, f"df {caller.places.state(name)}")
+        times, pid, state = {}, 0, run(calls.running(caller, name, "status", ANSWER_S))
+    if times:
+        shown = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in times.items())
+        yield Finding("ok", name, f"round trip: {shown}", times=times)
+    holder = f"pid {pid} holds the lock, " if pid else ""
+    says = f"{holder}version {state['version']}, schema {state.get('schema', 'unknown')}"
     if state["version"] != __version__:
-        yield Finding("warn", name, f"runs version {state['version']}", f"backchannel up {name}")
-    if state.get("storage_low", state["free_bytes"] < RESERVE_BYTES):
-        yield Finding("fail", name, f"only {state['free_bytes'] >> 20} MiB of disk are free: pushes are refused")
+        yield Finding("warn", name, f"{says}; this is {__version__}", f"backchannel up {name}")
+    else:
+        yield Finding("ok", name, says)
+    yield _disk(caller.places, name, state)
+    yield _mail(name, state)
+
+
+def _disk(places: Places, name: str, state: dict[str, Any]) -> Finding:
+    reserve = state.get("reserve_bytes", RESERVE_BYTES)
+    says = f"{_bytes(state['free_bytes'])} of disk are free, {_bytes(reserve)} are kept in reserve"
+    if state.get("storage_low", state["free_bytes"] < reserve):
+        return Finding("fail", name, f"{says}: pushes are refused", f"df {places.state(name)}")
+    return Finding("warn" if state["free_bytes"] < 4 * reserve else "ok", name, says)
+
+
+def _mail(name: str, state: dict[str, Any]) -> Finding:
     oldest = state["oldest_unacked"]
     waits = f"{state['backlog']} unacked" + (f", the oldest for {ago(oldest)}" if oldest else "")
-    is_old = oldest is not None and time.time() - oldest > OLD_S and not state["receiving"]
-    yield Finding(
-        "warn" if is_old else "ok",
-        name,
-        f"answers in {answered_us:.0f} us; {waits}" + ("; nobody takes them" if is_old else ""),
-        f"backchannel recv --as {name}" if is_old else "",
-    )
+    unreachable = ", ".join(sorted(state["unreachable"]))
+    if state["paused"]:
+        return Finding("warn", name, f"{waits}; it is paused", f"backchannel resume {name}")
+    if oldest is not None and time.time() - oldest > OLD_S and not state["receiving"]:
+        return Finding("warn", name, f"{waits}; nobody takes them", f"backchannel recv --as {name}")
+    if unreachable:
+        return Finding("warn", name, f"{waits}; it cannot reach {unreachable}", f"backchannel up {unreachable}")
+    return Finding("ok", name, waits)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"

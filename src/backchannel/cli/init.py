@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from ..client import adapters, calls, wire
 from ..client.adapters import Adapter
 from ..client.drive import run
+from ..client.driven import with_model
 from ..errors import LocalProtocolError
 from ..transport.paths import Places, register
 
 CODING = ("claude", "codex", "gemini")
-MODEL_LINE = 'driven_by = "model"\n'
 
 
 class TextChange(NamedTuple):
@@ -192,8 +192,7 @@ def driven_by_model(places: Places, name: str) -> TextChange:
     """The agent's own config.toml, saying that a model decides what it sends: its daemon counts hops and rate then."""
     path = places.state(name, "config.toml")
     before = read(path)
-    is_said = any(line.split("=")[0].strip() == "driven_by" for line in (before or "").splitlines())
-    return TextChange(path, before, before if is_said else MODEL_LINE + (before or ""))
+    return TextChange(path, before, with_model(before))
 
 
 def declaring(places: Places, name: str, adapter: Adapter) -> TextChange:

@@ -14,6 +14,7 @@ from ..client.drive import run
 from ..protocol.codec import encode
 from .common import first_line
 from .terminal import printable
+from .watch import time_of
 
 ARROW_CHARS = 34
 TEXT_CHARS_MAX = 60  # of a text beside its arrow
@@ -42,6 +43,7 @@ def show(caller: wire.Caller, options: argparse.Namespace) -> int:
 
 def _show_session(caller: wire.Caller, options: argparse.Namespace) -> int:
     record, events = run(sessioncalls.history(caller, options.id, text=options.text))
+    events = [event for event in events if _is_wanted(event, options)]
     if options.json:
         for event in events:
             print(encode(event))
@@ -49,11 +51,20 @@ def _show_session(caller: wire.Caller, options: argparse.Namespace) -> int:
     why = f", {record['cause']}: {record['reason']}" if record["reason"] else ""
     print(f"{record['id']}  {first_line(record['task'], TASK_CHARS_MAX)}")
     print(f"{record['state']} ({record['task_state']}{why})\n")
-    _draw(caller.me(), record["peer"], _rungs(events))
+    _draw(caller.me(), record["peer"], rungs(events))
     return 0
 
 
-def _rungs(events: list[dict[str, Any]]) -> list[Rung]:
+def _is_wanted(event: dict[str, Any], options: argparse.Namespace) -> bool:
+    since, until = time_of(options.since), time_of(options.until)
+    return (
+        options.kind in (None, event["kind"])
+        and (since is None or event["at"] >= since)
+        and (until is None or event["at"] < until)
+    )
+
+
+def rungs(events: list[dict[str, Any]]) -> list[Rung]:
     """The frames, and an ACK for what was processed; of ACKs that nothing stands between the last is enough."""
     rungs: list[tuple[float, int, Rung]] = []
     for order, event in enumerate(event for event in events if event["kind"] != "ACK"):

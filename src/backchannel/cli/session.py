@@ -17,6 +17,8 @@ from .common import caller_of, first_line, positive, receipt_line, say, seconds,
 from .send import text_from
 from .terminal import printable
 
+FORMATS = ("md", "jsonl", "mermaid")
+FRAMES = ("SYN", "SYN-ACK", "REJ", "DATA", "FIN", "RST")
 TASK_CHARS_MAX = 40  # of a list's line
 
 
@@ -65,6 +67,12 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     trace_ = command("trace", trace, "Who said what when in a session; or what became of a message.", identity=True)
     trace_.add_argument("id", metavar="ID")
     trace_.add_argument("--text", action="store_true", help="with the texts")
+    trace_.add_argument("--kind", choices=FRAMES, help="of a session: only these frames")
+    trace_.add_argument("--since", metavar="T", help="of a session: from then on (10m, 2h, 3d ago, or a time)")
+    trace_.add_argument("--until", metavar="T", help="of a session: before then")
+    export_ = command("export", export, "A session as a document, with its texts.", identity=True, json=False)
+    export_.add_argument("id", metavar="SESSION")
+    export_.add_argument("--format", choices=FORMATS, default="md", help="Markdown, JSON a line, or a Mermaid diagram")
     chat_ = command("chat", chat, "Talk in a session line by line; /quit or the end of input closes it.", identity=True)
     chat_.add_argument("to", metavar="TO")
     chat_.add_argument("task", nargs="?", metavar="TASK", help="what it is about")
@@ -192,6 +200,12 @@ def trace(options: argparse.Namespace) -> int:
     from .ladder import show
 
     return show(caller_of(options), options)
+
+
+def export(options: argparse.Namespace) -> int:
+    from .export import export as print_session
+
+    return print_session(caller_of(options), options)
 
 
 # --- programs and people ----------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import argparse
 import selectors
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from ..client import calls, wire
@@ -16,44 +18,74 @@ from .terminal import printable
 
 PAGE = 500
 FOLLOW_S = 30.0
+FILTERS = ("peer", "kind", "stage", "session", "trace_id")  # of a log; its time is another matter
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def show_messages(caller: wire.Caller, options: argparse.Namespace) -> int:
-    """`peek` and `log` of the caller's own mailbox."""
-    name = caller.me()
-    after, left = 0, options.max
-    fields: dict[str, Any] = {"text": options.text}
-    is_followed = options.method == "log" and options.follow
-    # What happens while we print is shown by both rather than by neither.
-    since = run(calls.control(caller, name, "tap"))["last"] if is_followed else None
-    if options.method == "log":
-        fields |= {"peer": options.peer, "since": _time(options.since), "until": _time(options.until)}
-        after = _before_the_last(caller, name, options.max, fields | {"text": False})
-    while left > 0:
-        page = run(calls.control(caller, name, options.method, after=after, max=min(PAGE, left), **fields))["messages"]
-        for entry in page:
+def peek(caller: wire.Caller, options: argparse.Namespace) -> int:
+    """What waits for the caller."""
+    left, after = options.max, 0
+    while after is not None and left > 0:
+        params = {"after": after, "max": min(PAGE, left), "text": options.text}
+        page = run(calls.control(caller, caller.me(), "peek", **params))
+        for entry in page["messages"]:
             _print_entry(entry, as_json=options.json, with_text=options.text)
-            after = entry["message"]["msg_no"]
-        left -= len(page)
-        if not page:
-            break
-    if is_followed:
-        sys.stdout.flush()
-        return _show_events(caller, [name], options, None, since, options.peer)
+        left -= len(page["messages"])
+        after = page["next"]
     return 0
 
 
-def _before_the_last(caller: wire.Caller, name: str, count: int, fields: dict[str, Any]) -> int:
-    """The msg_no behind which the last `count` messages of the history begin."""
-    first = 0
-    while count > 0:
-        page = run(calls.control(caller, name, "log", before=first, max=min(PAGE, count), **fields))["messages"]
-        if not page:
-            break
-        first = page[0]["message"]["msg_no"]
-        count -= len(page)
-    return max(0, first - 1)
+def log(caller: wire.Caller, options: argparse.Namespace) -> int:
+    """What came to the agents named (else: to the caller), the last of it, in the order of storing."""
+    names = options.names or [caller.me()]
+    # What happens while we print is shown by both rather than by neither.
+    since = {name: run(calls.control(caller, name, "tap"))["last"] for name in names} if options.follow else {}
+    wanted = {key: getattr(options, key) for key in FILTERS} | {
+        "since": time_of(options.since), "until": time_of(options.until)
+    }  # fmt: skip
+    last: list[tuple[float, str, int]] = []
+    for name in names:
+        last += last_of(caller, name, options.max, wanted)
+    for name, entries in _runs(sorted(last)[-options.max :]):
+        numbers = set(entries)
+        for entry in between(caller, name, entries[0] - 1, entries[-1], {**wanted, "text": options.text}):
+            if entry["message"]["msg_no"] in numbers:
+                _print_entry(entry, as_json=options.json, with_text=options.text)
+    if options.follow:
+        sys.stdout.flush()
+        return _show_events(caller, names, options, None, since, wanted)
+    return 0
+
+
+def last_of(caller: wire.Caller, name: str, count: int, wanted: dict[str, Any]) -> list[tuple[float, str, int]]:
+    """When, whose and which: the last `count` messages that came to an agent and are wanted; without their texts."""
+    found: list[tuple[float, str, int]] = []
+    before: int | None = 0
+    while before is not None and len(found) < count:
+        params = {"before": before, "max": min(PAGE, count - len(found))}
+        page = run(calls.control(caller, name, "log", **params, **wanted))
+        found += [(entry["stored_at"], name, entry["message"]["msg_no"]) for entry in page["messages"]]
+        before = page["next"]
+    return found
+
+
+def between(
+    caller: wire.Caller, name: str, after: int | None, last: int, wanted: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The entries of an agent's log behind number `after` up to `last`, oldest first."""
+    while after is not None and after < last:
+        page = run(calls.control(caller, name, "log", after=after, max=PAGE, **wanted))
+        for entry in page["messages"]:
+            if entry["message"]["msg_no"] > last:
+                return
+            yield entry
+        after = page["next"]
+
+
+def _runs(found: list[tuple[float, str, int]]) -> Iterator[tuple[str, list[int]]]:
+    """Neighbours that lie in one mailbox, together: (name, numbers in order)."""
+    for name, run_of_it in groupby(found, key=lambda entry: entry[1]):
+        yield name, sorted(number for _, _, number in run_of_it)
 
 
 def show_traffic(caller: wire.Caller, options: argparse.Namespace) -> int:
@@ -69,11 +101,11 @@ def _show_events(
     names: list[str],
     options: argparse.Namespace,
     seconds: float | None,
-    after: int | None = None,
-    peer: str | None = None,
+    after: dict[str, int] | None = None,
+    wanted: dict[str, Any] | None = None,
 ) -> int:
     deadline = None if seconds is None else time.monotonic() + seconds
-    left = [_Tap(caller, name, after, with_text=options.text) for name in names]
+    left = [_Tap(caller, name, (after or {}).get(name), with_text=options.text) for name in names]
     with selectors.DefaultSelector() as selector:
         for tap in left:
             tap.ask(selector)
@@ -89,10 +121,20 @@ def _show_events(
                     report(error, as_json=options.json)
                     continue
                 for event in events:
-                    if peer in (None, event["from"]):
+                    if _is_wanted(event, wanted or {}):
                         _print_event(event, as_json=options.json)
                 sys.stdout.flush()
     return 0
+
+
+def _is_wanted(event: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """As the daemon's log picks messages."""
+    said = {"peer": event["from"], **{key: event[key] for key in ("kind", "stage", "session")}}
+    trace_id = wanted.get("trace_id")
+    if trace_id is not None and trace_id not in (event["trace_id"], event["id"]):
+        return False
+    until = wanted.get("until")
+    return (until is None or event["at"] < until) and all(wanted.get(key) in (None, said[key]) for key in said)
 
 
 class _Tap:
@@ -157,7 +199,7 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
         print("    " + printable(event["text"], sys.stdout).replace("\n", "\n    "))
 
 
-def _time(text: str | None) -> float | None:
+def time_of(text: str | None) -> float | None:
     """Unix time of "10m" ago, or of an ISO 8601 time (local where it names no zone)."""
     if text is None:
         return None

@@ -26,6 +26,7 @@ from .records import (
     stage_named,
     traced,
     unsettled,
+    with_ahead,
 )
 from .sessionrecords import SessionRecord
 
@@ -168,6 +169,35 @@ class AsyncAgent:
         options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
         return Answer(await run(calls.ask(self._caller, to, text, timeout, key, **options)))
 
+    async def answers(
+        self,
+        to: str,
+        text: str,
+        *,
+        timeout: float | None = 60.0,
+        key: str | None = None,
+        priority: str | None = None,
+        ttl: float | None = None,
+        durability: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[AsyncDelivery]:
+        """As `Agent.answers`. Leave it with `aclosing`, as `receive`."""
+        options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
+        stream = _Stream(self)
+        answer: AsyncDelivery | None = None
+        outer = handling.get()
+        try:
+            question = calls.ask_on(self._caller, stream, to, text, timeout, key, **options)
+            answer = AsyncDelivery(self, await stream.carry_out(question))
+            assert stream.take_id is not None
+            stream.held.add(stream.take_id)
+            handling.set(answer)
+            yield answer
+        finally:
+            handling.set(outer)
+            await self._release({} if answer is None else {"": [answer]}, [])
+            stream.finish()
+
     async def commit(
         self,
         *,
@@ -211,7 +241,7 @@ class AsyncAgent:
                 messages = await stream.carry_out(calls.take(self._caller, stream, prefetch, wait, kinds, session))
                 if not messages:
                     return
-                unseen = [AsyncDelivery(self, message) for message in messages]
+                unseen = [AsyncDelivery(self, message, ahead) for message, ahead in with_ahead(messages)]
                 assert stream.take_id is not None
                 taken[stream.take_id] = list(unseen)
                 stream.held.add(stream.take_id)

@@ -30,6 +30,7 @@ from .records import (
     stage_named,
     traced,
     unsettled,
+    with_ahead,
 )
 from .sessionrecords import SessionRecord
 from .sessions import Request, Session
@@ -199,6 +200,37 @@ class Agent:
         options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
         return Answer(run(calls.ask(self._caller, to, text, timeout, key, **options)))
 
+    def answers(
+        self,
+        to: str,
+        text: str,
+        *,
+        timeout: float | None = 60.0,
+        key: str | None = None,
+        priority: str | None = None,
+        ttl: float | None = None,
+        durability: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Iterator[Delivery]:
+        """As `ask`, and the answer is leased to you as in `receive`: yours to settle, handed out again if you die.
+
+        Yields it once. Leaving the loop releases it if it was not settled.
+        """
+        options = traced(self._caller.me(), priority=priority, ttl=ttl, durability=durability, headers=headers)
+        stream = self._keeper.open()
+        answer: Delivery | None = None
+        outer = handling.get()
+        try:
+            question = calls.ask_on(self._caller, stream, to, text, timeout, key, **options)
+            answer = Delivery(self, stream.carry_out(question))
+            assert stream.take_id is not None
+            stream.held.add(stream.take_id)
+            handling.set(answer)
+            yield answer
+        finally:
+            handling.set(outer)
+            self._let_go(stream, {} if answer is None else {"": [answer]}, [])
+
     def commit(
         self,
         *,
@@ -244,14 +276,14 @@ class Agent:
         stream = self._keeper.open()
         taken: dict[str, list[Delivery]] = {}  # by take, what is not settled yet
         unseen: list[Delivery] = []
-        pid, outer = os.getpid(), handling.get()
+        outer = handling.get()
         try:
             while True:
                 with stream.lock:
                     messages = run(calls.take(self._caller, stream, prefetch, wait, kinds, session))
                     if not messages:
                         return
-                    unseen = [Delivery(self, message) for message in messages]
+                    unseen = [Delivery(self, message, ahead) for message, ahead in with_ahead(messages)]
                     assert stream.take_id is not None
                     taken[stream.take_id] = list(unseen)
                     stream.held.add(stream.take_id)
@@ -263,11 +295,7 @@ class Agent:
                 stream.held = set(taken)
         finally:
             handling.set(outer)
-            if os.getpid() == pid:
-                self._release(taken, unseen)
-                self._keeper.close(stream)
-            elif stream.sock is not None:
-                stream.sock.close()  # a fork's copy: what is leased is the parent's
+            self._let_go(stream, taken, unseen)
 
     def ack(self, message_id: str, delivery: int | None = None, sender: str | None = None) -> Receipt:
         """Acknowledges by id; without `delivery` the current one is meant."""
@@ -284,7 +312,12 @@ class Agent:
     def _settle(self, method: str, message_id: str, **params: Any) -> Receipt:
         return Receipt(self, run(calls.settle(self._caller, method, message_id, **params)))
 
-    def _release(self, taken: dict[str, list[Delivery]], unseen: list[Delivery]) -> None:
+    def _let_go(self, stream: "_Stream", taken: dict[str, list[Delivery]], unseen: list[Delivery]) -> None:
+        """Ends a loop over deliveries: what is not settled is given back."""
+        if os.getpid() != stream.pid:  # a fork's copy: what is leased is the parent's
+            if stream.sock is not None:
+                stream.sock.close()
+            return
         for delivery in chain.from_iterable(unsettled(taken).values()):
             try:
                 self._settle(
@@ -296,6 +329,7 @@ class Agent:
                 )
             except BackchannelError:
                 pass  # the connection closes next, and the lease falls with it
+        self._keeper.close(stream)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 

@@ -118,33 +118,62 @@ def ask(
 ) -> "Conversation[dict[str, Any]]":
     """Sends a question and waits for its answer, which it acknowledges. Raises `Refused`, `TimedOut`.
 
-    An agent claims the answer on a connection of its own before it asks, so that nobody else of its name takes it; a
-    process that is no agent finds the answer in the receipt.
+    A process that is no agent finds the answer in the receipt.
+    """
+    if caller.name is None:
+        return (yield from _ask_as_user(caller, to, text, timeout, message_id, **options))
+    claimed = Stream()
+    try:
+        answer = yield from ask_on(caller, claimed, to, text, timeout, message_id, **options)
+        yield from ack_all(caller, [answer], "ack")
+        return answer
+    finally:
+        claimed.close()
+
+
+def ask_on(
+    caller: Caller,
+    claimed: "Stream",
+    to: str,
+    text: str,
+    timeout: float | None,
+    message_id: str | None = None,
+    **options: "Any",
+) -> "Conversation[dict[str, Any]]":
+    """The same for an agent, and the answer is leased on the stream that claimed it, for the caller to settle.
+
+    It is claimed before the question is sent, so that nobody else of our name takes it.
     """
     message_id = new_id("m") if message_id is None else check_id(message_id)
     deadline = None if timeout is None else time.monotonic() + timeout
     left = CALL_S if timeout is None else min(CALL_S, timeout)
-    if caller.name is None:
-        yield from push(caller, to, text, message_id, left, **options)
-        found = yield from wait(caller, to, message_id, "done", _left(deadline), USER)
-        _raise_unless_done(found, to, timeout)
-        if found.get("reply_text") is None:
-            raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
-        # It is no stored message, but has a message's keys: who reads answers need not care who asked.
-        return {
-            "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
-            "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
-            "hops": 1, "priority": "normal", "headers": {},
-        }  # fmt: skip
-    claimed, watching = Stream(), Stream()
+    watching = Stream()
     try:
         yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, left)
         # What ends undone is seen on the target's side; no bounce is to come on top of it.
         yield from push(caller, to, text, message_id, left, bounce=False, **options)
         return (yield from _await_answer(caller, to, message_id, claimed, watching, deadline, timeout))
     finally:
-        claimed.close()
         watching.close()
+
+
+def _ask_as_user(
+    caller: Caller, to: str, text: str, timeout: float | None, message_id: str | None, **options: "Any"
+) -> "Conversation[dict[str, Any]]":
+    message_id = new_id("m") if message_id is None else check_id(message_id)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = CALL_S if timeout is None else min(CALL_S, timeout)
+    yield from push(caller, to, text, message_id, left, **options)
+    found = yield from wait(caller, to, message_id, "done", _left(deadline), USER)
+    _raise_unless_done(found, to, timeout)
+    if found.get("reply_text") is None:
+        raise RemoteProtocolError(f"message {message_id} to {to} is done, without an answer for @user")
+    # It is no stored message, but has a message's keys: who reads answers need not care who asked.
+    return {
+        "kind": "message", "id": found["reply_id"], "from": to, "to": USER, "text": found["reply_text"],
+        "sent_at": time.time(), "session": None, "delivery": 1, "reply_to": message_id, "trace_id": message_id,
+        "hops": 1, "priority": "normal", "headers": {},
+    }  # fmt: skip
 
 
 def _await_answer(
@@ -198,8 +227,8 @@ def _await_answer(
                 # Somebody else calls it an answer. It stays for whoever receives for us when this connection closes.
                 claimed.take_id = None
                 continue
-            yield from ack_all(caller, [message], "ack")
             if is_bounce:
+                yield from ack_all(caller, [message], "ack")
                 raise errors.Refused(f"{to} did not answer: {message['text']}", reason=message["text"])
             answer: dict[str, Any] = message
             return answer
@@ -460,6 +489,14 @@ def control(
     return result
 
 
+def running(
+    caller: Caller, name: str, method: str, timeout: float = CALL_S, **params: "Any"
+) -> "Conversation[dict[str, Any]]":
+    """As `control`, of a daemon that runs: another is not started for this. Raises `PeerAbsent`."""
+    result: dict[str, Any] = yield from call(caller, AgentName(name), CONTROL, method, params, timeout, may_start=False)
+    return result
+
+
 def open_control(
     caller: Caller, stream: "Stream", name: str, method: str, params: "dict[str, Any]"
 ) -> "Conversation[Socket]":
@@ -496,7 +533,7 @@ def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
         attached: list[dict[str, Any]] = []
         try:
             try:
-                state = yield from call(caller, name, CONTROL, "status", {}, LOOK_S, may_start=False)
+                state = yield from running(caller, name, "status", LOOK_S)
             except NotPermitted:  # another user's: its inbox may say a little
                 state = yield from ping(caller, name, LOOK_S, may_start=False)
             entry.update((key, state[key]) for key in _KNOWN if key in state)
@@ -549,7 +586,8 @@ def _push_params(
     params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
     if caller.name is not None:
         params["from"] = caller.name
-        params["auth"] = caller.key
+        if caller.places.is_ours(to):
+            params["auth"] = caller.key  # who we are to another user's agent says the kernel
     params.update(options)
     params["text"] = text
     return params
@@ -611,7 +649,7 @@ def _find(
             receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
             if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
                 found[receipt_now["to"]] = receipt_now
-        except (PeerAbsent, TimedOut):  # it may be another's message: one frozen daemon must not hide that
+        except (PeerAbsent, TimedOut, NotPermitted):  # it may be another's message: one daemon must not hide that
             unreachable.append(name)
         except LocalProtocolError as error:
             if error.code != "no_such_message":

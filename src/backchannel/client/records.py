@@ -163,11 +163,12 @@ class ReceiptRecord:
 class DeliveryRecord:
     """One message handed to this process. It is leased until it is settled; `raw` is what came over the wire."""
 
-    __slots__ = ("_agent", "is_settled", "raw")
+    __slots__ = ("_agent", "ahead", "is_settled", "raw")
 
-    def __init__(self, agent: Any, raw: Mapping[str, Any]) -> None:
+    def __init__(self, agent: Any, raw: Mapping[str, Any], ahead: int = 0) -> None:
         self._agent = agent
         self.raw = raw
+        self.ahead = ahead  # how many `prefetch` leased with it that are yielded next, without a wait
         self.is_settled = False
 
     @property
@@ -322,6 +323,11 @@ def traced(me: str, **options: Any) -> dict[str, Any]:
         options["hops"] = handled.hops + 1
         options["path"] = [*handled.path, me]
     return options
+
+
+def with_ahead(messages: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """What one take handed out, each with the number of those behind it."""
+    return zip(messages, range(len(messages) - 1, -1, -1), strict=True)
 
 
 def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":

@@ -18,8 +18,8 @@ from ..protocol.codes import error_for
 from ..protocol.names import AgentName, closest, make_id
 from ..transport.dial import Socket, peer_uid
 from ..transport.lock import served_in
-from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, read_key
-from ..transport.start import complaint_since, last_words, start
+from ..transport.paths import CONTROL, Places, check_socket_dir, find_places, read_key
+from ..transport.start import complaint_since, start, where_to_look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -300,18 +300,16 @@ def connect(
         try:
             sock: Socket = yield Connect(path, max(0.0, deadline - time.monotonic()))
         except OSError as error:
-            if error.errno == errno.EACCES:
-                raise NotPermitted(f"{path} is not ours to open", hint="it belongs to another user's agent") from None
-            if error.errno == errno.EPERM:
-                raise NotPermitted(
-                    f"this process may not connect to unix sockets ({path})", hint="allow that path in the sandbox"
-                ) from None
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT):
+                from . import sandbox  # beside the fast path
+
+                raise sandbox.refused(path, error.errno) from None
             if error.errno not in _ABSENT:
                 give_up_if_over(error, name, deadline, START_S)
                 yield Sleep(pause)
                 continue
         else:
-            _check_server(sock, path)
+            _check_server(places, name, sock, path)
             return sock, path
         served = served_in(places.state(name, "lock"))
         if served and served != folder:
@@ -325,10 +323,9 @@ def connect(
                 log_bytes = start(places, name)
                 start_next = time.monotonic() + START_AGAIN_S
         if time.monotonic() > start_deadline:
-            words = last_words(places, name)
+            words, hint = where_to_look(places, name)
             raise PeerAbsent(
-                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""),
-                hint=f"look at {places.state(name, 'log')}",
+                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""), hint=hint
             )
         if time.monotonic() > deadline:
             raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")
@@ -339,27 +336,32 @@ def connect(
 def check_startable(caller: Caller, name: str, *, may_start: bool) -> None:
     """Raises `PeerAbsent` if NAME's daemon must not be started: unknown ("did you mean"), down, or not asked for."""
     places = caller.places
-    if not os.path.exists(places.state(name, "key")):
-        if os.path.exists(f"{places.sockets(name)}/{INBOX}"):
-            raise PeerAbsent(f"nobody answers at {places.sockets(name)}", hint=f"its owner can start {name}")
+    if not places.is_ours(name):
         known = places.registered()
+        if name in known:
+            raise PeerAbsent(f"nobody answers at {places.sockets(name)}", hint=f"its owner can start {name}")
         nearest = closest(name, known)
         hint = f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}"
         raise PeerAbsent(f"there is no agent {name}", code="unknown_agent", hint=hint)
     if os.path.exists(places.state(name, "down")):
         raise PeerAbsent(f"{name} is down", hint=f"start it: backchannel up {name}")
     if os.path.lexists(places.socket_dir):
-        check_private(places.socket_dir)  # no daemon serves in an unsafe place: say so instead of waiting for it
+        check_socket_dir(places)  # no daemon serves in an unsafe place: say so instead of waiting for it
     if not may_start:
         raise PeerAbsent(f"the daemon of {name} does not run", hint=f"start it: backchannel up {name}")
 
 
-def _check_server(sock: Socket, path: str) -> None:
-    """Only our own daemon gets to see a key; whoever else listens there is an impostor."""
-    uid = peer_uid(sock)
-    if uid != os.geteuid():
+def _check_server(places: Places, name: str, sock: Socket, path: str) -> None:
+    """Only NAME's daemon gets to see a text or a key; whoever else listens there is an impostor."""
+    try:
+        uid = peer_uid(sock)
+        if not places.may_serve(name, uid):
+            raise NotPermitted(
+                f"{path} is served by uid {uid}, which is not {name}'s", hint="somebody else's process listens there"
+            )
+    except BaseException:
         sock.close()
-        raise NotPermitted(f"{path} is served by uid {uid}, not by us", hint="somebody else's process listens there")
+        raise
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

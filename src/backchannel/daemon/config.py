@@ -72,6 +72,24 @@ SETTINGS = {
     "reserve_bytes": Setting(
         16 << 20, "bytes", "of disk that pushes leave free, so that acks and deletes still fit", low=0, high=1 << 40
     ),
+    "idle_exit_s": Setting(
+        60,
+        "seconds",
+        "without anything to do until a daemon ends whose sockets the service manager keeps; the next connection starts"
+        " it, which costs that caller a start, so not sooner than a minute",
+        low=60,
+        high=366 * 86400,
+    ),
+    "log_bytes_max": Setting(
+        1 << 20,
+        "bytes",
+        "of `log`, then it becomes `log.1`: some ten thousand lines, weeks of them",
+        low=1 << 12,
+        high=1 << 30,
+    ),
+    "log_files_kept": Setting(
+        3, "files", "of the log's past, `log.1` the newest; what is older is deleted", low=1, high=100
+    ),
 }
 
 
@@ -89,6 +107,9 @@ class Config:
     session_bytes_max: int
     session_s_max: float
     reserve_bytes: int
+    idle_exit_s: float
+    log_bytes_max: int
+    log_files_kept: int
 
     def __init__(self, values: dict[str, Any] | None = None, origin: dict[str, str] | None = None) -> None:
         self.origin = dict.fromkeys(SETTINGS, "default") | (origin or {})

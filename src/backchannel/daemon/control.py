@@ -4,8 +4,10 @@ A commit is one transaction: it is checked whole before anything is written, so 
 costs nothing that stands beside it.
 """
 
+import sqlite3
 from collections import deque
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -16,6 +18,7 @@ from ..protocol import fastcodec, frame
 from ..protocol.codec import INTEGER_MAX
 from ..protocol.envelope import (
     DURABILITIES,
+    KINDS,
     PATH_MAX,
     PRIORITIES,
     SESSION_KINDS,
@@ -38,7 +41,9 @@ EVENTS_KEPT = 1000
 EVENTS_AN_ANSWER = 500
 EVENTS_WANTED_S = 60.0  # after a tap, events are recorded so long for the next one
 LOOK_MAX = 1000
+LOOK_ROWS_MAX = 5000  # looked at for one answer: some milliseconds, and the asker comes back
 LOOK_BYTES_MAX = 1 << 20  # of texts in one answer; who wants more asks again behind the last
+STAGES = tuple(stage.value for stage in Stage if stage is not Stage.QUEUED)  # of what is in a mailbox
 TEXT_FIELD = 3  # of an envelope's fields
 
 
@@ -81,6 +86,7 @@ class Control:
         results = []
         for (state, reply_id, text, push), (_, _, is_new) in zip(answers, replies, strict=True):
             if is_new:
+                host.taking.settling(state, wall)
                 host.mailbox.answer(state, reply_id, None if push else text, wall)
             if push and is_new:
                 host.outbox.add(shown_sender(state.sender), reply_id, fastcodec.encode(push), wall)
@@ -273,45 +279,57 @@ class Control:
     # --- looking around -----------------------------------------------------------------------------------------------
 
     def peek(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        params = _look(request)
+        params: frame.Peek = _look(frame.parse(frame.Peek, request))
         rows = self._host.mailbox.waiting(params.after, params.max)
         found = (({"stage": stage}, number, delivery, fields) for number, stage, delivery, *fields in rows)
-        return self._page(request_id, found, with_text=params.text)
+        messages, is_cut = self._page(rows, found, with_text=params.text)
+        more = is_cut or len(messages) == params.max
+        return frame.answer(request_id, {"messages": messages, "next": _number(messages[-1]) if more else None})
 
     def log(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        params = _look(request)
-        rows = self._host.mailbox.history(
-            params.after, params.max, params.peer, params.since, params.until, before=params.before
-        )
+        """Looks at so many rows and no more: nobody else's mail waits while somebody reads a long history."""
+        params: frame.Log = _look(frame.parse(frame.Log, request))
+        first, last = self._host.mailbox.numbers()
+        backwards = params.before is not None
+        if backwards:
+            end = min(params.before or last + 1, last + 1)
+            begin = max(end - LOOK_ROWS_MAX, first)
+        else:
+            begin = max(params.after + 1, first)
+            end = min(begin + LOOK_ROWS_MAX, last + 1)
+        rows = self._host.mailbox.history(params, begin, end, newest_first=backwards)
         found = (
-            (
-                {"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at},
-                number,
-                delivery,
-                fields,
-            )
+            ({"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at}, number, delivery, fields)
             for number, stage, reason, stored_at, ended_at, delivery, *fields in rows
         )
-        return self._page(request_id, found, with_text=params.text, newest_first=params.before is not None)
+        messages, is_cut = self._page(rows, found, with_text=params.text)
+        is_full = is_cut or len(messages) == params.max
+        reached = _number(messages[-1]) if is_full else begin if backwards else end - 1
+        more = reached > first if backwards else reached < last
+        shown = messages[::-1] if backwards else messages
+        return frame.answer(request_id, {"messages": shown, "next": reached if more else None})
 
     def _page(
         self,
-        request_id: bytes,
+        rows: sqlite3.Cursor,
         found: Iterable[tuple[dict[str, Any], int, int, list[Any]]],
         *,
         with_text: bool,
-        newest_first: bool = False,
-    ) -> bytes:
-        """What was found, as (about, msg_no, delivery, envelope), until its texts fill an answer; oldest first."""
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """What is `found` in `rows`, until its texts fill an answer; and whether they did.
+
+        An entry is (about, msg_no, delivery, envelope).
+        """
         host = self._host
         messages, size = [], 0
-        for about, number, delivery, fields in found:
-            entry = to_delivery(Envelope(*fields), host.name, delivery, number, host.mailbox.mailbox_id)
-            messages.append({**about, "message": entry if with_text else _without_text(entry)})
-            size += len(fields[TEXT_FIELD]) if with_text else 0
-            if size > LOOK_BYTES_MAX:
-                break
-        return frame.answer(request_id, {"messages": messages[::-1] if newest_first else messages})
+        with closing(rows):
+            for about, number, delivery, fields in found:
+                entry = to_delivery(Envelope(*fields), host.name, delivery, number, host.mailbox.mailbox_id)
+                messages.append({**about, "message": entry if with_text else _without_text(entry)})
+                size += len(fields[TEXT_FIELD]) if with_text else 0
+                if size > LOOK_BYTES_MAX:
+                    return messages, True
+        return messages, False
 
     def tap(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
         params: frame.Tap = frame.parse(frame.Tap, request)
@@ -337,6 +355,9 @@ class Control:
                         "msg_no": number,
                         "from": shown_sender(state.sender),
                         "to": self._host.name,
+                        "kind": state.kind,
+                        "session": state.session,
+                        "trace_id": state.trace_id,
                         "stage": stage,
                         "reason": state.reason,
                     }
@@ -413,14 +434,23 @@ def _is_same(before: dict[str, Any], push: dict[str, Any]) -> bool:
     return bool(text == fastcodec.decode(bytes(push["text"])) and before.get("headers") == push.get("headers"))
 
 
-def _look(request: frame.Request) -> frame.Look:
-    params: frame.Look = frame.parse(frame.Look, request)
+def _look(params: Any) -> Any:
     if not 1 <= params.max <= LOOK_MAX:
         raise _bad(f"max {params.max} is out of range", f"use 1 to {LOOK_MAX}")
-    for name, number in (("after", params.after), ("before", params.before or 0)):
+    for name in ("after", "before"):
+        number = getattr(params, name, None) or 0
         if not 0 <= number <= INTEGER_MAX:
             raise _bad(f"{name} {number} is out of range", "use the msg_no of a message")
+    for name, words in (("kind", (*KINDS, *SESSION_KINDS)), ("stage", STAGES)):
+        word = getattr(params, name, None)
+        if word is not None and word not in words:
+            raise _bad(f"{name} {word[:40]!a} is unknown", f"use {', '.join(words)}")
     return params
+
+
+def _number(shown: dict[str, Any]) -> int:
+    number: int = shown["message"].msg_no
+    return number
 
 
 def _without_text(entry: Any) -> Any:

@@ -84,7 +84,8 @@ class _Target:
 
 
 class Courier:
-    """Plans the errands of one agent. `key` gives the agent's secret, `jitter` a number in [0, 1).
+    """Plans the errands of one agent. `key(target)` gives the agent's secret, None for a target that must not see it;
+    `jitter` a number in [0, 1).
 
     `prepare(row)` gives the params of a queued frame as they are to be pushed today; None: it must wait until `wake`.
     """
@@ -95,7 +96,7 @@ class Courier:
         outbox: Outbox,
         frames: Frames,
         *,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         jitter: Callable[[], float],
         prepare: Callable[[FrameRow], bytes | None],
     ) -> None:
@@ -253,18 +254,20 @@ class Courier:
         row: Row | FrameRow | None
         if lane == MESSAGES:
             row = self._outbox.first(name)
-            return Errand(name, lane, row, self._line(b"push", row.params, outbox=True))
+            return Errand(name, lane, row, self._line(name, b"push", row.params, outbox=True))
         if (session := probed(lane)) is not None:
-            line = self._line(b"probe", self._probes[session][1])
+            line = self._line(name, b"probe", self._probes[session][1])
             del self._probes[session]
             return Errand(name, lane, None, line)
         row = self._frames.first(lane)
         params = self._prepare(row)
-        return None if params is None else Errand(name, lane, row, self._line(b"frame", params))
+        return None if params is None else Errand(name, lane, row, self._line(name, b"frame", params))
 
-    def _line(self, method: bytes, params: bytes, *, outbox: bool = False) -> bytes:
+    def _line(self, target: str, method: bytes, params: bytes, *, outbox: bool = False) -> bytes:
         # The key is shown anew each time and never stored.
-        proof = {"from": self._name, "auth": self._key()} | ({"outbox": True} if outbox else {})
+        proof: dict[str, Any] = {"from": self._name, "outbox": True} if outbox else {"from": self._name}
+        if (key := self._key(target)) is not None:
+            proof["auth"] = key
         shown = fastcodec.encode(proof)
         return b'{"jsonrpc":"2.0","id":1,"method":"%b","params":%b,%b}\n' % (method, shown[:-1], params[1:])
 

@@ -37,6 +37,10 @@ class Inheritance:
     def path_of(self, now: float) -> list[str]:
         return self.path if now < self.until else []
 
+    def is_over(self, now: float) -> bool:
+        """Whether nothing is handed down any more."""
+        return now >= self.until
+
 
 class Pairs:
     """Token buckets, one for each peer. `take` says whether one more may pass, and whether the breaker just tripped."""

@@ -21,12 +21,14 @@ from ..protocol import fastcodec, frame
 from ..protocol.envelope import Envelope, Peer, shown_sender, to_delivery
 from ..protocol.names import AgentName, make_id
 from ..protocol.receipt import Stage
+from ..transport.policy import Policy
 from .callers import Answer, Caller, Taker, Watcher
 from .config import Config
 from .control import Control, queued
 from .courier import Courier, Errand, Reply
 from .inbox import RESERVE_CHECK_BYTES, Inbox
 from .log import logger
+from .operating import Operating
 from .sessioncalls import SessionCalls
 from .sessions import Sessions
 from .taking import Taking
@@ -44,7 +46,7 @@ class Host:
     """One agent's daemon without its sockets.
 
     `key_of(name)` reads an agent's key, `is_model_driven(name)` its settings, `registered()` lists the agents of this
-    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk.
+    user; `random(n)` gives n random bytes, `free_bytes()` the room on the disk, `policy()` who else may come.
     After `receive`, `closed` or `handle_timer`, call `finish` and send what it returns. `stopping` asks the server to
     close this name.
     """
@@ -62,12 +64,13 @@ class Host:
         registered: Callable[[], list[str]],
         random: Callable[[int], bytes],
         free_bytes: Callable[[], int],
+        policy: Callable[[], Policy | None] = lambda: None,
     ) -> None:
         self.name = str(name)
         self.mailbox = mailbox
         self.config = config
         self.stopping = False
-        self.refused = 0
+        self.refusals: dict[str, int] = {}  # by code, since the start
         self.random = random
         self.registered = registered
         self.uid = uid
@@ -75,6 +78,7 @@ class Host:
         self.key_of = key_of
         self.is_model_driven = is_model_driven
         self.free_bytes = free_bytes
+        self.policy = policy
         self.takers: list[Taker] = []
         self.watchers: list[Watcher] = []
         self._pass: list[tuple[Caller, bytes]] = []  # the requests of this pass, should it have to be done again
@@ -92,7 +96,7 @@ class Host:
             self.name,
             self.outbox,
             self.sessions.frames,
-            key=lambda: key_of(self.name),
+            key=self._key_for,
             jitter=lambda: random(1)[0] / 256,
             prepare=self.sessions.prepare,
         )
@@ -100,6 +104,7 @@ class Host:
         self.taking = taking = Taking(self)
         self.own_calls = control = Control(self)
         self.session_calls = session_calls = SessionCalls(self)
+        self.operating = operating = Operating(self, now)
         self._inbox: dict[str, Callable[..., bytes | None]] = {
             "push": inbox.push,
             "receipt": inbox.receipt,
@@ -132,6 +137,10 @@ class Host:
             "tap": control.tap,
             "config": control.config,
             "status": taking.status,
+            "check": operating.check,
+            "metrics": operating.metrics,
+            "audit": operating.audit,
+            "backup": operating.backup,
             "stop": taking.stop,
         }
 
@@ -167,7 +176,7 @@ class Host:
         self._pass.clear()
         self._left.clear()
         self._back.clear()
-        self._answer_takers(answers, now)
+        self._answer_takers(answers, now, wall)
         if self.watchers:
             self._answer_watchers(answers, now)
         self._sent.clear()
@@ -181,7 +190,7 @@ class Host:
 
     def refuse(self, caller: Caller, error: BackchannelError) -> Answer:
         """The answer to what could not even be read as a request."""
-        self.refused += 1
+        self._count_refusal(error)
         return Answer(caller, frame.answer_error(b"null", error))
 
     def errand_answered(self, errand: Errand, line: bytes, now: float, wall: float) -> None:
@@ -215,6 +224,7 @@ class Host:
     def _settle_row(self, row: Row, reply: Reply, now: float, wall: float) -> None:
         self.outbox.remove(row)
         if reply.is_result:
+            self.operating.queued.observe(wall - row.queued_at)
             self._sent[row.id] = reply.result
             return
         refused = queued(row.id, row.target, self.name)
@@ -243,16 +253,29 @@ class Host:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do, seconds since boot; None: only when somebody calls."""
-        leases = () if self._own_retry is not None else self.mailbox.leases.values()
-        times = [t.deadline for t in self.takers]
-        for others in (self.watchers, self.own_calls.tappers, leases):
+        times = [self._own_retry]
+        if self._own_retry is None:
+            times = [self.mailbox.next_expiry, self.sessions.endpoint.deadline]
+            times += [lease.deadline for lease in self.mailbox.leases.values()]
+        for others in (self.takers, self.watchers, self.own_calls.tappers, self.session_calls.watchers):
             if others:
                 times += [x.deadline for x in others]
-        for watcher in self.session_calls.watchers:
-            times.append(watcher.deadline)
-        times.append(self.mailbox.next_expiry if self._own_retry is None else self._own_retry)
-        times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether no process is needed: what lies here can lie as well without one until somebody calls.
+
+        Not idle is what holds or waits (a lease, a taker, an open session, a row that must go out), and what is due at
+        some time (a ttl). A session that is over has only to be forgotten: the next start does that.
+        """
+        waits = self.takers or self.watchers or self.own_calls.tappers or self.session_calls.watchers
+        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames):
+            return False
+        if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
+            return False
+        if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
+            return False
+        return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
 
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
@@ -266,20 +289,42 @@ class Host:
             handler = methods.get(request.method)
             if handler is None:
                 raise self._unknown_method(request.method)
-            if caller.peer.uid not in (self.uid, 0):  # the sockets' modes keep strangers out, unless somebody erred
-                raise NotPermitted(
-                    f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
-                )
+            if self.is_stranger(caller):  # the sockets' modes let none in, but in the system layout
+                self._check_stranger(caller)
             answer = handler(caller, request, request_id, now, wall)
             if answer is not None:
                 self.staged.append(Answer(caller, answer))
         except BackchannelError as error:
-            self.refused += 1
+            self._count_refusal(error)
             caller.spoke_wrongly = caller.spoke_wrongly or error.code == "malformed"
             self.staged.append(Answer(caller, frame.answer_error(request_id, error)))
         except Exception:
             caller.pending -= 1
             raise
+
+    def is_stranger(self, caller: Caller) -> bool:
+        """Whether it is another user's process: neither the agent's own nor root's."""
+        return caller.peer.uid not in (self.uid, 0)
+
+    def _check_stranger(self, caller: Caller) -> None:
+        policy = self.policy()
+        if caller.is_control or policy is None:
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}", hint=f"only uid {self.uid} may, and root"
+            )
+        if not policy.permits(caller.peer.uid):
+            raise NotPermitted(
+                f"uid {caller.peer.uid} may not speak to {self.name}",
+                hint=f"root adds it in {policy.path}: as the owner of an agent, or to `users`",
+            )
+
+    def _key_for(self, target: str) -> str | None:
+        """Our key, to show to the daemon of an agent of our own user; who we are to another's says the kernel."""
+        is_theirs = (policy := self.policy()) is not None and policy.owners.get(target, self.uid) != self.uid
+        return None if is_theirs else self.key_of(self.name)
+
+    def _count_refusal(self, error: BackchannelError) -> None:
+        self.refusals[error.code] = self.refusals.get(error.code, 0) + 1
 
     def _let_go(self, caller: Caller, now: float, wall: float) -> None:
         self.taking.let_go(caller, wall)
@@ -372,7 +417,7 @@ class Host:
     def may_have(self, taker: Taker, kind: str, session: str | None, reply_to: str | None) -> bool:
         return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, session, reply_to)
 
-    def _answer_takers(self, answers: list[Answer], now: float) -> None:
+    def _answer_takers(self, answers: list[Answer], now: float, wall: float) -> None:
         left = []
         for taker in self.takers:
             taker.is_new = False
@@ -386,6 +431,7 @@ class Host:
                 is_stuck = not taker.handed and self._is_stuck
                 line = frame.answer_error(taker.request_id, self.disk_full()) if is_stuck else self.taken(taker)
                 answers.append(Answer(taker.caller, line))
+                self.operating.handed_out(taker.handed, wall)
             else:
                 left.append(taker)
         self.takers = left
@@ -427,7 +473,7 @@ class Host:
             answer.caller.pending -= 1
         self.staged = []
         new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
-        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new()
+        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new() + self.operating.forget_new()
         for caller in new_ones + self.sessions.asking():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
@@ -437,6 +483,8 @@ class Host:
         self._roll_back(now)
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
+        if isinstance(failure, sqlite3.Error):
+            self._make_room()
         self._own_retry = now + STORAGE_RETRY_S
         for errand in self._back:  # or they would go round for as long as the disk is full
             self.courier.undone(errand, self._own_retry)
@@ -449,6 +497,14 @@ class Host:
         self._is_stuck = error is not None
         if error is not None and not isinstance(error, sqlite3.Error):
             raise error
+
+    def _make_room(self) -> None:
+        """Puts the log into the file, if that has room: what only changes stages (an ack) then finds some again."""
+        try:
+            self.mailbox.checkpoint(truncate=True)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
         before, pending = len(self.staged), caller.pending
@@ -479,7 +535,7 @@ class Host:
 
     def _roll_back(self, now: float) -> None:
         try:
-            self.mailbox.rollback(now)
+            self.mailbox.rollback()
             self.outbox.reload()
             self.sessions.roll_back(now)
         except sqlite3.Error as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, Refused
+from ..mailbox.mailbox import State
 from ..mailbox.outbox import Row
 from ..protocol import frame
 from ..protocol.envelope import SESSION_KINDS, from_push, sender_key, shown_sender
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
-RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
+RESERVE_CHECK_BYTES = (
+    1 << 20
+)  # so much may be written between two looks at the free disk, of a small reserve an 8th ...
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
+LOG_BYTES = 16 << 10  # a push writes about so much to the log beside its text: pages of tables and indexes
 
 
 class Inbox:
@@ -41,7 +45,7 @@ class Inbox:
         push, extra = frame.parse_push(request)
         host = self._host
         self.check_addressee(push.to)
-        sender = sender_key(self.prove(push.sender, push.auth), caller.peer)
+        sender = sender_key(self.prove(push.sender, push.auth, caller), caller.peer)
         message_id = check_own_id(push.id) if push.id is not None else host.new_id(wall)
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
@@ -64,12 +68,12 @@ class Inbox:
 
     def receipt(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Find = frame.parse(frame.Find, request)
-        sent = self._sent_by_us(params.id, params.sender)
+        sent = self._sent_by_us(caller, params.id, params.sender)
         if isinstance(sent, Row):
             return self._host.queued_line(request_id, sent)
         if sent is not None:
             return frame.answer(request_id, sent)
-        return self._host.receipt_line(request_id, self._host.mailbox.get(params.id, params.sender), with_reply=True)
+        return self._host.receipt_line(request_id, self._stored(caller, params.id, params.sender), with_reply=True)
 
     def wait(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes | None:
         params: frame.Wait = frame.parse(frame.Wait, request)
@@ -83,14 +87,14 @@ class Inbox:
             )
         wanted = Stage(params.stage)
         number = None
-        sent = self._sent_by_us(params.id, params.sender)
+        sent = self._sent_by_us(caller, params.id, params.sender)
         if isinstance(sent, Row):
             if params.timeout == 0:
                 return self._host.queued_line(request_id, sent)
         elif sent is not None:
             return frame.answer(request_id, sent)
         else:
-            state = self._host.mailbox.get(params.id, params.sender)
+            state = self._stored(caller, params.id, params.sender)
             number = state.msg_no
             if state.stage.reached(wanted) or params.timeout == 0:
                 return self._host.receipt_line(request_id, state, with_reply=True)
@@ -101,13 +105,13 @@ class Inbox:
 
     def cancel(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Find = frame.parse(frame.Find, request)
-        if isinstance(self._sent_by_us(params.id, params.sender), Row):
+        if isinstance(self._sent_by_us(caller, params.id, params.sender), Row):
             raise Refused(
                 f"message {params.id} is still queued in the outbox of {self._host.name}",
                 code="queued",
                 hint="it can be cancelled once its target has it, and nobody took it",
             )
-        state = self._host.mailbox.get(params.id, params.sender)
+        state = self._stored(caller, params.id, params.sender)
         if state.kind in SESSION_KINDS:
             raise LocalProtocolError(
                 f"{state.id} belongs to a session, which is ended as a whole",
@@ -139,12 +143,22 @@ class Inbox:
                 f"this is the inbox of {self._host.name}, not of {to}", code="bad_params", hint=f"connect to {to}'s"
             )
 
-    def prove(self, name: str | None, auth: str | None) -> str | None:
-        """Who pushes: an agent that shows its key, or nobody in particular. Raises `NotPermitted`."""
+    def prove(self, name: str | None, auth: str | None, caller: Caller) -> str | None:
+        """Who pushes: an agent of our user that shows its key, one of another's by the kernel's word, or nobody in
+        particular. Raises `NotPermitted`."""
         if name is None:
             return None
         sender = AgentName(name)
+        if self._host.is_stranger(caller):
+            if not self._is_owner(caller.peer.uid, sender):
+                raise NotPermitted(
+                    f"uid {caller.peer.uid} may not speak as {sender}: it owns no such agent",
+                    hint="leave `from` out to push as @user",
+                )
+            return str(sender)
         key = self._host.key_of(sender)
+        if key is None and self._is_owner(caller.peer.uid, sender):  # root's own agent
+            return str(sender)
         if key is None:
             raise NotPermitted(f"there is no agent {sender} to speak for", hint=f"register it: backchannel up {sender}")
         if auth is None or not auth.isascii() or not hmac.compare_digest(key, auth):
@@ -201,23 +215,35 @@ class Inbox:
                 self._host.notify(name, "loop", text, self._host.new_id(wall), wall, headers=headers)
 
     def has_room(self, size: int, now: float) -> bool:
-        self.unchecked_bytes += size
-        if self.unchecked_bytes < RESERVE_CHECK_BYTES and now - self._checked_at < RESERVE_CHECK_S:
+        self.unchecked_bytes += size + LOG_BYTES
+        reserve = self._host.config.reserve_bytes
+        if self.unchecked_bytes < min(RESERVE_CHECK_BYTES, reserve >> 3) and now - self._checked_at < RESERVE_CHECK_S:
             return True
         # What stands in the log needs its place in the file too, before the log can be used anew.
-        if self._host.free_bytes() - self._host.mailbox.wal_bytes < self._host.config.reserve_bytes:
+        if self._host.free_bytes() - self._host.mailbox.wal_bytes < reserve:
             self.unchecked_bytes = RESERVE_CHECK_BYTES
             return False
         self.unchecked_bytes = 0
         self._checked_at = now
         return True
 
-    def _sent_by_us(self, message_id: str, sender: str | None) -> Row | dict[str, Any] | None:
+    def _is_owner(self, uid: int, name: str) -> bool:
+        policy = self._host.policy()
+        return policy is not None and policy.owners.get(name) == uid
+
+    def _stored(self, caller: Caller, message_id: str, sender: str | None) -> State:
+        """A message of the mailbox: anybody's for our own user, but only his own for another."""
+        uid = caller.peer.uid if self._host.is_stranger(caller) else None
+        return self._host.mailbox.get(message_id, sender, uid)
+
+    def _sent_by_us(self, caller: Caller, message_id: str, sender: str | None) -> Row | dict[str, Any] | None:
         """A message of our own that its target does not have: still in the outbox, or refused for good.
 
         Somebody else's message may bear the same id; without a `sender` what came to us goes before what we sent.
         """
         if sender not in (None, self._host.name) or not (self._host.outbox.waiting or self._host.undelivered):
+            return None
+        if self._host.is_stranger(caller):
             return None
         if sender is None and self._host.mailbox.has(message_id):
             return None

@@ -1,7 +1,7 @@
 """Carrying the courier's errands: one connection out for each, written and read without ever waiting.
 
-The same door as everybody's: the target's inbox, found where its lock says, its daemon started if it may be. Our key is
-shown only to a server of our own uid.
+The same door as everybody's: the target's inbox, found where its lock says, its daemon started if it may be. Whoever
+listens there must be its daemon by the kernel's word.
 """
 
 import errno
@@ -90,12 +90,20 @@ def connect(places: Places, name: str) -> socket.socket:
             if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 raise NobodyThere(error.strerror or "no connection") from None
             continue
-        if (uid := peer_uid(sock)) != os.geteuid():
+        try:
+            uid = peer_uid(sock)
+            is_theirs = places.may_serve(name, uid)
+        except BackchannelError as error:
             sock.close()
-            raise NobodyThere(f"uid {uid} listens there, not ours")
+            raise NobodyThere(error.message) from None
+        if not is_theirs:
+            sock.close()
+            raise NobodyThere(f"uid {uid} listens there, which is not its daemon's")
         return socket.socket(fileno=sock.detach())
-    if not os.path.exists(places.state(name, "key")):
-        raise NobodyThere(f"there is no agent {name}", is_final=True)
+    if not places.is_ours(name):
+        is_known = name in places.registered()
+        why = "its daemon does not run, and only its owner can start it" if is_known else f"there is no agent {name}"
+        raise NobodyThere(why, is_final=not is_known)
     if os.path.exists(places.state(name, "down")):
         raise NobodyThere("it is down")
     if served is None:

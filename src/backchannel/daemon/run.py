@@ -5,6 +5,7 @@ with status 75 and has touched nothing.
 """
 
 import argparse
+import errno
 import gc
 import os
 import resource
@@ -12,21 +13,23 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .. import __version__
 from ..errors import BackchannelError
+from ..mailbox.audit import audit
 from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
 from ..mailbox.sessions import Sessions
 from ..protocol.names import AgentName
-from ..transport.listen import Inherited, listen
+from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
-from ..transport.paths import CONTROL, INBOX, Places, check_private, find_places, register
-from . import log
-from .config import load
+from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
+from . import log, stopped
+from .config import Config, load
 from .host import Host
 from .log import logger
 from .senders import Senders
@@ -40,6 +43,9 @@ EXIT_TEMPORARY = 75  # somebody else serves this name
 EXIT_CONFIG = 78
 
 LOCK_PATIENCE_S = 0.5  # a client that looks whether the lock is free holds it for an instant
+
+
+T = TypeVar("T")
 
 
 class NameTaken(Exception):
@@ -58,10 +64,13 @@ def run(argv: list[str]) -> int:
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
         places = find_places(options.dir, options.state)
+        _bound_log(places, names[0], Config())
         if options.check:
             return check(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
+        if options.audit or options.backup is not None or options.restore is not None:
+            return while_stopped(places, names[0], options)
         return serve(places, names)
     except NameTaken as taken:
         logger.info("%s", taken)
@@ -75,45 +84,50 @@ def run(argv: list[str]) -> int:
         return exits.get(error.code, EXIT_USAGE)
     except OSError as error:
         logger.error("%s", error)
-        return EXIT_PERMISSION if isinstance(error, PermissionError) else 1
+        if isinstance(error, PermissionError):
+            return EXIT_PERMISSION
+        return EXIT_IO if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT) else 1
 
 
 def serve(places: Places, names: list[AgentName]) -> int:
     manager = ServiceManager()
     try:
-        inherited = Inherited.from_environment()
+        listeners = inherited(places.sockets(names[0]))
     except ValueError as error:
         logger.error("%s", error)
         return EXIT_CONFIG
-    if inherited.sockets and len(names) != 1:
+    if listeners and len(names) != 1:
         logger.error("inherited sockets serve one name, not %d", len(names))
         return EXIT_CONFIG
     _harden()
     server = Server(manager, places)
     try:
         for name in names:
-            seat = open_seat(server, places, name, inherited)
+            seat = open_seat(server, places, name, listeners)
             server.add(seat)
             logger.info("%s is served in %s", name, places.sockets(name))
         os.chdir("/")
         gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
         gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
         manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
-        status = server.run()
+        try:
+            status = server.run()
+        finally:
+            manager.tell("STOPPING=1")
         if status == EXIT_IO:
             os._exit(status)  # as after a kill: nothing more is written, and the next start checks the file
     finally:
-        manager.tell("STOPPING=1")
         server.close()
     return status
 
 
-def open_seat(server: Server, places: Places, name: AgentName, inherited: Inherited) -> Seat:
+def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[Listener, Listener] | None) -> Seat:
     """Everything one name needs, in the order that keeps a second daemon from touching anything."""
     register(places, name)
     lock = _lock(places, name)
     try:
         config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+        _bound_log(places, name, config)
         path = places.state(name, "mailbox.db")
         mailbox = Mailbox.open(
             path,
@@ -136,17 +150,19 @@ def open_seat(server: Server, places: Places, name: AgentName, inherited: Inheri
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
             registered=places.registered,
+            policy=places.policy,
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
         _sync_directory(places.state(name))
-        if not inherited.sockets:
-            check_private(places.socket_dir, make=True)
-        folder = places.sockets(name)
-        inbox = inherited.listener("inbox") or listen(folder, INBOX)
-        control = inherited.listener("control") or listen(folder, CONTROL)
+        if listeners is None:
+            check_socket_dir(places, make=True)
+            folder = places.sockets(name)
+            policy = places.policy()
+            gid, mode = (policy.gid, 0o660) if policy is not None else (None, 0o600)
+            listeners = listen(folder, INBOX, gid=gid, mode=mode), listen(folder, CONTROL, gid=gid)
         lock.write(places.socket_dir)
-        return Seat(host, inbox, control, server.make_log(path + "-wal"), lock)
+        return Seat(host, *listeners, server.make_log(path + "-wal"), lock)
     except BaseException:
         lock.close()
         raise
@@ -189,22 +205,42 @@ def check(places: Places, name: AgentName) -> int:
     return 0
 
 
+def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) -> int:
+    """`--audit`, `--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
+    check_private(places.state(name))
+    lock = _lock(places, name)
+    try:
+        path = places.state(name, "mailbox.db")
+        if options.audit:
+            return stopped.audit(str(name), lambda: _look(places, name, _account))
+        if options.backup is not None:
+            return stopped.backup(path, str(name), options.backup or None)
+        return stopped.restore(path, options.restore)
+    finally:
+        lock.close()
+
+
 def _waiting(places: Places, name: AgentName) -> int:
     """How many messages wait, or are still to be pushed."""
-    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box)))
+    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box))) or 0
 
 
 def _open_sessions(places: Places, name: AgentName) -> int:
-    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values()))
+    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values())) or 0
 
 
-def _look(places: Places, name: AgentName, count: Callable[[Mailbox], int]) -> int:
+def _account(mailbox: Mailbox) -> dict[str, Any]:
+    return audit(mailbox, Sessions(mailbox), Outbox(mailbox), Frames(mailbox), is_whole=True)
+
+
+def _look(places: Places, name: AgentName, look: Callable[[Mailbox], T]) -> T | None:
+    """What there is to see; None if the name never had a mailbox. The caller holds the lock."""
     path = places.state(name, "mailbox.db")
     if not os.path.exists(path):
-        return 0
+        return None
     mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
     try:
-        return count(mailbox)
+        return look(mailbox)
     finally:
         mailbox.close(time.time(), clock())
 
@@ -216,6 +252,10 @@ def _lock(places: Places, name: AgentName) -> NameLock:
             raise NameTaken(f"{name} is served by another daemon already")
         time.sleep(0.01)
     return lock
+
+
+def _bound_log(places: Places, name: AgentName, config: Config) -> None:
+    log.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
 
 
 def _harden() -> None:
@@ -249,8 +289,8 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    for word in ("remove", "check"):
-        if getattr(options, word) and len(options.names) != 1:
+    for word in ("remove", "check", "audit", "backup", "restore"):
+        if getattr(options, word) not in (None, False) and len(options.names) != 1:
             parser.error(f"--{word} takes one NAME")
     return options
 
@@ -267,6 +307,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
     parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
     parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
+    parser.add_argument("--audit", action="store_true", help="print whether the stopped agent NAME's mailbox adds up")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
+    parser.add_argument("--backup", metavar="FILE", help="copy the stopped agent NAME's mailbox there, and end")
+    parser.add_argument("--restore", metavar="FILE", help="put this backup in its place, which is kept, and end")
     parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
     return parser

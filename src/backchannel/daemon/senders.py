@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..errors import BackchannelError, OverLimit
-from ..transport.paths import Places, read_key
+from ..errors import BackchannelError
+from ..transport.paths import Places, check_descriptors, read_key
 from .config import load
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Senders:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._keys: _Cache[str | None] = _Cache(lambda path, name: self._read_key(name))
+        self._keys: _Cache[str | None] = _Cache(lambda path, name: read_key(places, name))
         self._driven: _Cache[str | None] = _Cache(lambda path, name: self._read_driven(path))
         self._is_driven: dict[str, tuple[float, bool]] = {}  # until when the last look is good enough
 
@@ -33,29 +33,24 @@ class Senders:
         return self._keys.get(self._places.state(name, "key"), name)
 
     def is_model_driven(self, name: str) -> bool:
-        """Whether the agent's settings, or else those for all, say that a model decides what it sends."""
+        """Whether the agent's settings, or else those for all, say that a model decides what it sends; of another
+        user's agent, whose settings we cannot read, the system's policy."""
         now = time.monotonic()
         until, is_driven = self._is_driven.get(name, (now, False))
         if until <= now:
             own = self._driven.get(self._places.state(name, "config.toml"), name)
             is_driven = (own or self._driven.get(self._places.state_dir + "/config.toml", name)) == "model"
+            policy = self._places.policy()
+            is_driven = is_driven or (policy is not None and name in policy.model_driven)
             self._is_driven[name] = now + SETTINGS_LOOK_S, is_driven
         return is_driven
-
-    def _read_key(self, name: str) -> str | None:
-        try:
-            return read_key(self._places, name)
-        except OSError as error:
-            raise OverLimit(
-                f"the key of {name} cannot be read now ({error.strerror})",
-                code="busy",
-                hint="try again in a moment",
-                retry=True,
-            ) from None
 
     def _read_driven(self, path: str) -> str | None:
         try:
             config = load([path])
+        except OSError as error:
+            check_descriptors(error, path)
+            return None
         except BackchannelError:
             return None  # its own daemon refuses to start with such a file, and says why
         return None if config.origin["driven_by"] == "default" else config.driven_by

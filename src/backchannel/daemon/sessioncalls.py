@@ -43,7 +43,7 @@ class SessionCalls:
 
     def frame(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_frame(request)
-        peer = self._peer(params)
+        peer = self._peer(params, caller)
         sessions = self._host.sessions
         lineage = sessionwire.lineage_of(params)
         if isinstance(received, Syn | Data) and not sessions.endpoint.has_stored(received):
@@ -58,15 +58,15 @@ class SessionCalls:
 
     def probe(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_probe(request)
-        peer = self._peer(params)
+        peer = self._peer(params, caller)
         sessions = self._host.sessions
         effects = sessions.endpoint.receive(peer, received, now)
         sessions.carry_out(effects, now, wall)
         sessions.ask(received.id, Asked(caller, request_id, peer))
 
-    def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame) -> str:
+    def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame, caller: Caller) -> str:
         self._host.inbox_calls.check_addressee(params.to)
-        sender = self._host.inbox_calls.prove(params.sender, params.auth)
+        sender = self._host.inbox_calls.prove(params.sender, params.auth, caller)
         if sender is None:
             raise NotPermitted("only an agent has sessions", hint="say who you are, and show the agent's key")
         self._host.courier.heard_from(sender)
@@ -165,7 +165,7 @@ class SessionCalls:
         effects = sessions.endpoint.progress(session_id, sessionwire.checked_note(note) or "working", now)
         sessions.carry_out(effects, now, wall)
         for leased in self._host.mailbox.leased.values():
-            if leased.session == session_id:
+            if leased.ordered == session_id:
                 self._host.taking.renew_lease(leased.take, now)
         return self._record(request_id, session_id, now)
 

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from .. import __version__
 from ..errors import LocalProtocolError
+from ..mailbox.database import VERSION
 from ..mailbox.mailbox import Lease, State
 from ..protocol import frame
 from ..protocol.envelope import KINDS, SESSION_DATA, SESSION_KINDS
@@ -85,6 +86,11 @@ class Taking:
         if self.adapters.pop(caller, None) is not None or self._host.is_held_by(caller):
             self.active_at = wall
 
+    def settling(self, state: State, wall: float) -> None:
+        """The agent has its word on a message: it is there, and we know how long it took."""
+        self.active_at = wall
+        self._host.operating.settled(state.msg_no, wall)
+
     @property
     def presence(self) -> str:
         """Whether the agent is there, by the connections it holds; a lease that outlives its connection proves nothing.
@@ -110,7 +116,7 @@ class Taking:
 
     def acked(self, state: State, evidence: str, now: float, wall: float) -> None:
         """The agent has it. What a peer said in a session is acknowledged to the peer too."""
-        self.active_at = wall
+        self.settling(state, wall)
         self._host.mailbox.ack(state, evidence, wall)
         if state.kind in SESSION_DATA and state.session is not None:
             self._host.sessions.acked(state.session, state.id, now, wall)
@@ -134,7 +140,7 @@ class Taking:
                 code="bad_params",
                 hint=f"ack it and answer, or end the session: backchannel abort {state.session} --reason R",
             )
-        self.active_at = wall
+        self.settling(state, wall)
         self._host.mailbox.reject(state, params.reason, wall)
         state.reason = params.reason
         return self._host.receipt_line(request_id, state, stage=Stage.REJECTED)
@@ -164,10 +170,6 @@ class Taking:
             lease.deadline = now + self._host.config.lease_s
 
     def status(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        counts: dict[str, int] = {}
-        for count in self._host.mailbox.counters.by_sender.values():
-            for column in count.__slots__:
-                counts[column] = counts.get(column, 0) + getattr(count, column)
         return frame.answer(
             request_id,
             {
@@ -189,10 +191,12 @@ class Taking:
                 },
                 "too_fast_to": self._host.own_calls.pairs.tripped(),
                 "oldest_unacked": self._host.mailbox.oldest_unacked(),
-                "refused": self._host.refused,
+                "refused": sum(self._host.refusals.values()),
+                "schema": VERSION,
                 "free_bytes": self._host.free_bytes(),
+                "reserve_bytes": self._host.config.reserve_bytes,
                 "storage_low": not self._host.has_room(0, now),
-                "counters": counts,
+                "counters": self._host.mailbox.counters.sums(),
             },
         )
 

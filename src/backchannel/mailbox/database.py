@@ -15,7 +15,7 @@ from ..errors import BackchannelError
 
 APPLICATION_ID = 0x42434D42  # "BCMB": `file` and we recognise a mailbox by it
 SQLITE_MIN = (3, 35, 0)
-STEPS = ("schema.sql", "sessions.sql")  # step n brings a file of version n-1 to version n
+STEPS = ("schema.sql", "sessions.sql", "standing.sql")  # step n brings a file of version n-1 to version n
 VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
 
@@ -37,11 +37,14 @@ def open_database(path: str, *, migrate: bool = True) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise MailboxUnusable(f"SQLite {sqlite3.sqlite_version} is too old", hint="3.35 or newer is needed")
-    _check_header(path)
+    check_header(path)
     is_new = not os.path.exists(path) or os.path.getsize(path) == 0
     if is_new:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    except sqlite3.OperationalError as error:
+        raise unusable(path, error) from None
     try:
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file; an old one keeps its own
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -102,7 +105,8 @@ def newest_backup(path: str) -> str | None:
     return max(found, key=lambda entry: entry.stat().st_mtime).path if found else None
 
 
-def _check_header(path: str) -> None:
+def check_header(path: str) -> None:
+    """Whether the file may be opened at all, by its first bytes. Raises `MailboxUnusable`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -113,6 +117,8 @@ def _check_header(path: str) -> None:
         os.close(fd)
     if not header:
         return
+    if header == bytes(100) and os.path.exists(path + "-journal"):
+        return  # the power was cut while the first page was made: SQLite undoes that, and makes it
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         raise damaged(path, "it does not begin as an SQLite file")
     application_id, pages = int.from_bytes(header[68:72], "big"), int.from_bytes(header[28:32], "big")

@@ -14,6 +14,7 @@ from ..protocol.sessionwire import Lineage
 from ..protocol.states import Cause
 from ..protocol.synnumbers import SynNumbers
 from .mailbox import Mailbox
+from .standing import TEXT
 
 
 class About(NamedTuple):
@@ -67,7 +68,8 @@ class Sessions:
                 continue
             self._mailbox.begin()
             cause = snapshot.cause.value if snapshot.cause else None
-            role = snapshot.role.value if snapshot.role else None
+            # Without a SYN there never was a session: a RST left its mark, which no counter counts.
+            role = snapshot.role.value if snapshot.role is not None and snapshot.number is not None else None
             values = (role, snapshot.state.value, cause, snapshot.reason, _encode(snapshot))
             cursor = self._db.execute(
                 "UPDATE sessions SET role = ?, state = ?, cause = ?, reason = ?, machine = ? WHERE id = ?",
@@ -174,15 +176,14 @@ class Sessions:
 
     def has_mail(self, session: str) -> bool:
         """Whether anything of it waits, or is handed out."""
-        row = self._db.execute(
-            "SELECT EXISTS (SELECT 1 FROM messages WHERE session = ? AND stage IN ('stored', 'taken'))", (session,)
-        ).fetchone()
-        return bool(row[0])
+        waiting = self._mailbox.ready.in_session(session)
+        return bool(waiting) or any(leased.session == session for leased in self._mailbox.leased.values())
 
     def received(self, session: str) -> list[tuple[Any, ...]]:
         """(kind, id, text, stage, stored_at, ended_at) of the mail that came in this session, in order."""
         return self._db.execute(
-            "SELECT kind, id, text, stage, stored_at, ended_at FROM messages WHERE session = ? ORDER BY msg_no",
+            f"SELECT kind, id, {TEXT}, stage, stored_at, ended_at FROM messages"  # noqa: S608 - a constant
+            " WHERE session = ? ORDER BY msg_no",
             (session,),
         ).fetchall()
 

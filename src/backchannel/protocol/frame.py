@@ -199,16 +199,25 @@ class Claim(msgspec.Struct, gc=False):
     session: str | None = None
 
 
-class Look(msgspec.Struct, gc=False):
-    """`peek` and `log`: messages after `after` (a msg_no), oldest first, without taking them; texts only if asked."""
+class Peek(msgspec.Struct, gc=False):
+    """What waits behind `after` (a msg_no), oldest first, without taking it; texts only if asked."""
 
     after: int = 0
-    before: int | None = None  # `log`: the last `max` below this msg_no; 0: of all
     max: int = 100
-    peer: str | None = None
+    text: bool = False
+
+
+class Log(Peek, rename={"sender": "peer"}, gc=False):
+    """What came, finished or not: those that are of this sender, kind, stage, session, trace and time."""
+
+    before: int | None = None  # instead of `after`: the last `max` below this msg_no; 0: of all
+    sender: str | None = None
+    kind: str | None = None
+    stage: str | None = None
+    session: str | None = None
+    trace_id: str | None = None
     since: float | None = None  # Unix time, seconds
     until: float | None = None
-    text: bool = False
 
 
 class Tap(msgspec.Struct, gc=False):
@@ -217,6 +226,18 @@ class Tap(msgspec.Struct, gc=False):
     after: int | None = None
     wait: float = 0.0
     text: bool = False
+
+
+class Check(msgspec.Struct, gc=False):
+    """One small write, committed as a message is; with `flush` answered only when it is on the disk itself."""
+
+    flush: bool = False
+
+
+class Backup(msgspec.Struct, gc=False):
+    """A copy of the mailbox, made while it works. Answered when the file is whole, checked, and has its name."""
+
+    path: str | None = None  # absolute; none: in the agent's own directory
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------

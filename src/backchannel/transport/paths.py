@@ -9,9 +9,14 @@ import os
 import stat
 from _thread import get_ident
 
-from ..errors import BackchannelError, LocalProtocolError, NotPermitted
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..protocol.names import is_name
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .policy import Policy
+
+POLICY = "/etc/backchannel/policy.toml"
 INBOX = "inbox.sock"
 CONTROL = "control.sock"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path less its NUL
@@ -20,11 +25,13 @@ SOCKET_PATH_BYTES_MAX = 107  # sun_path less its NUL
 class Places:
     """The two roots. `socket_dir` is DIR, `state_dir` is STATE; both absolute."""
 
-    __slots__ = ("socket_dir", "state_dir")
+    __slots__ = ("_policy", "policy_path", "socket_dir", "state_dir")
 
     def __init__(self, socket_dir: str, state_dir: str) -> None:
         self.socket_dir = socket_dir
         self.state_dir = state_dir
+        self.policy_path = os.environ.get("BACKCHANNEL_POLICY") or POLICY
+        self._policy: tuple[tuple[int, int, int], Policy | None] | None = None
 
     def state(self, name: str, file: str = "") -> str:
         return f"{self.state_dir}/{name}/{file}" if file else f"{self.state_dir}/{name}"
@@ -32,11 +39,46 @@ class Places:
     def sockets(self, name: str) -> str:
         return f"{self.socket_dir}/{name}"
 
+    def own(self) -> list[str]:
+        """The names of this user's agents, sorted."""
+        return sorted(n for n in _entries(self.state_dir) if self.is_ours(n))
+
     def registered(self) -> list[str]:
-        """All names with a mailbox, sorted."""
-        found = {n for n in _entries(self.state_dir) if os.path.exists(self.state(n, "key"))}
+        """All names with a mailbox, sorted; in the system layout also those that its policy gives to somebody."""
+        found = set(self.own())
         found.update(n for n in _entries(self.socket_dir) if os.path.exists(f"{self.socket_dir}/{n}/{INBOX}"))
+        if (policy := self.policy()) is not None:
+            found.update(policy.owners)
         return sorted(found)
+
+    def is_ours(self, name: str) -> bool:
+        """Whether this user has an agent NAME. Only its daemon gets to see a key."""
+        return os.path.exists(self.state(name, "key"))
+
+    def policy(self) -> "Policy | None":
+        """Who owns which name, if DIR is the system's; else None: everything belongs to one user.
+
+        Read again when the file changed. Raises `NotPermitted`, `LocalProtocolError` for a policy not to be trusted.
+        """
+        try:
+            status = os.stat(self.policy_path)
+        except OSError:
+            return None
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._policy is None or self._policy[0] != seen:
+            from .policy import read_policy
+
+            found = read_policy(self.policy_path)
+            self._policy = seen, found if found is not None and found.socket_dir == self.socket_dir else None
+        return self._policy[1]
+
+    def may_serve(self, name: str, uid: int) -> bool:
+        """Whether a process of this uid at NAME's sockets can be NAME's daemon: our own, one whose sockets root opened
+        for it, or its owner's in the system layout."""
+        if uid in (os.geteuid(), 0):
+            return True
+        policy = self.policy()
+        return policy is not None and policy.owners.get(name) == uid and not self.is_ours(name)
 
 
 def find_places(socket_dir: str | None = None, state_dir: str | None = None) -> Places:
@@ -105,13 +147,23 @@ def check_private(path: str, *, make: bool = False) -> None:
     os.close(open_private(path, make=make))
 
 
+def check_socket_dir(places: Places, *, make: bool = False) -> None:
+    """Raises `NotPermitted` if DIR is not safe to serve in: ours alone, or root's in the system layout."""
+    if places.policy() is None:
+        check_private(places.socket_dir, make=make)
+        return
+    from .policy import check_system_dir
+
+    check_system_dir(places.socket_dir)
+
+
 def read_key(places: Places, name: str) -> str | None:
-    """The agent's secret, in hex, or None if there is none that we may read. Raises `OSError` without descriptors."""
+    """The agent's secret, in hex, or None if there is none that we may read. Raises `OverLimit` without descriptors."""
+    path = places.state(name, "key")
     try:
-        fd = os.open(places.state(name, "key"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # says nothing of the key
+        check_descriptors(error, path)
         return None
     try:
         return os.read(fd, 256).decode("ascii", "replace").strip() or None
@@ -140,6 +192,8 @@ def write_private(path: str, content: str) -> None:
 
 def register(places: Places, name: str) -> bool:
     """Makes the name's directory and key. True if it was new. Raises `NotPermitted` where that is not possible."""
+    if (policy := places.policy()) is not None:
+        policy.check_owner(name, os.geteuid())
     check_private(places.state_dir, make=True)
     check_private(places.state(name), make=True)
     path = places.state(name, "key")
@@ -164,8 +218,17 @@ def register(places: Places, name: str) -> bool:
 def _entries(path: str) -> list[str]:
     try:
         return [entry for entry in os.listdir(path) if is_name(entry)]
-    except OSError:
+    except OSError as error:
+        check_descriptors(error, path)
         return []
+
+
+def check_descriptors(error: OSError, path: str) -> None:
+    """Raises `OverLimit` (`busy`) if something could not be read for want of descriptors: that says nothing of it."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise OverLimit(
+            f"{path} cannot be read now ({error.strerror})", code="busy", hint="try again in a moment", retry=True
+        ) from None
 
 
 def _is_ours(path: str) -> bool:

@@ -4,8 +4,8 @@ It says only "something changed": whoever asked compares inodes itself. Where th
 left, `fd` is None and the daemon looks every 30 seconds instead.
 """
 
-import ctypes
 import os
+from typing import Any
 
 _IN_CLOEXEC = 0o2000000
 _IN_NONBLOCK = 0o4000
@@ -13,16 +13,26 @@ _IN_CHANGES = 0x0040 | 0x0080 | 0x0100 | 0x0200 | 0x0400 | 0x0800  # moved from,
 
 
 class DirectoryWatch:
-    """`fd` becomes readable when an entry of a watched directory came, went or was replaced."""
+    """`fd` becomes readable when an entry of a watched directory came, went or was replaced.
+
+    Opened only when there is something to watch: a daemon with inherited sockets has nothing, and starts sooner.
+    """
 
     def __init__(self) -> None:
         self.fd: int | None = None
+        self._libc: Any = None
+
+    def open(self) -> int | None:
+        """The descriptor, or None where there is no inotify."""
         try:
+            import ctypes
+
             self._libc = ctypes.CDLL(None, use_errno=True)
             fd = self._libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
-        except (OSError, AttributeError):
-            return
+        except (ImportError, MemoryError, OSError, AttributeError):  # hardened systems forbid what ctypes does
+            return None
         self.fd = fd if fd >= 0 else None
+        return self.fd
 
     def add(self, folder: str) -> bool:
         """Watches one more directory. False if that is not possible."""
