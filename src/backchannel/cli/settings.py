@@ -122,6 +122,4 @@ def _value(value: Any) -> str:
 
 
 def _unreadable(path: str, what: str) -> LocalProtocolError:
-    return LocalProtocolError(
-        f"{path} {what}", code="bad_config", hint="mend it, or put our lines in by hand: docs/coding-agents.md"
-    )
+    return LocalProtocolError(f"{path} {what}", code="bad_config", hint="mend it by hand, then try again")
