@@ -226,5 +226,5 @@ def test_nothing_grows_in_hours_of_work(tmp_path: Path) -> None:
     assert wal_bytes < len(WATCHED) * WAL_BYTES_MAX
     for name, size in sizes.items():
         assert size < 2 * totals[name] * ROW_BYTES_MAX + 4 * MIB, f"{name} has {totals[name]} messages in {size} bytes"
-    # On a busy machine the worst of some hundred sends says little by itself; what gets slower does so in the middle too
+    # On a busy machine the worst of some hundred sends says little; what gets slower does so in the middle too.
     assert min(rise(early, late, 50), rise(early, late, 99)) < SLOWER_MAX
