@@ -5,6 +5,7 @@ with status 75 and has touched nothing.
 """
 
 import argparse
+import errno
 import gc
 import os
 import resource
@@ -83,7 +84,9 @@ def run(argv: list[str]) -> int:
         return exits.get(error.code, EXIT_USAGE)
     except OSError as error:
         logger.error("%s", error)
-        return EXIT_PERMISSION if isinstance(error, PermissionError) else 1
+        if isinstance(error, PermissionError):
+            return EXIT_PERMISSION
+        return EXIT_IO if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT) else 1
 
 
 def serve(places: Places, names: list[AgentName]) -> int:
