@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
+TELLINGS_BURST, TELLINGS_A_MINUTE = 20.0, 1.0  # loops of one sender that we and others are told of
+NOTICES_MAX = 1000  # of our own, unread: who reads none of those reads no more of them
 RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
 
@@ -35,6 +37,7 @@ class Inbox:
         self._host = host
         self._traces = guard.Traces()
         self._told = guard.Once()
+        self._tellings = guard.Pairs(TELLINGS_BURST, TELLINGS_A_MINUTE)
         self.unchecked_bytes = RESERVE_CHECK_BYTES
         self._checked_at = 0.0
 
@@ -198,8 +201,15 @@ class Inbox:
         return None
 
     def _tell_of_loop(self, lineage: Lineage, sender: str, text: str, now: float, wall: float) -> None:
-        """The sender is told by the refusal; we and the others it went through by a notice, once a trace."""
+        """The sender is told by the refusal; we and the others it went through by a notice, once a trace.
+
+        A trace is the sender's own word, and no limit of the mailbox holds for our notices: so he gets only so many.
+        """
         if not self._told.add(lineage.trace_id or f"without a trace, from {sender}"):
+            return
+        is_allowed, _ = self._tellings.take(sender, now)
+        unread = self._host.mailbox.counters.by_sender.get(self._host.name)
+        if not is_allowed or (unread is not None and unread.stored >= NOTICES_MAX):
             return
         logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, lineage.trace_id, sender)
         headers = {"from": shown_sender(sender)}
