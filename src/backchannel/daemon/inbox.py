@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
+WAITS_OF_ANOTHER_UID = 32  # of these, for each uid but our own and root
 TELLINGS_BURST, TELLINGS_A_MINUTE = 20.0, 1.0  # loops of one sender that we and others are told of
 NOTICES_MAX = 1000  # of our own, unread: who reads none of those reads no more of them
 RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
@@ -98,7 +99,7 @@ class Inbox:
             number = state.msg_no
             if state.stage.reached(wanted) or params.timeout == 0:
                 return self._host.receipt_line(request_id, state, with_reply=True)
-        if len(self._host.watchers) >= WAITS_MAX:
+        if len(self._host.watchers) >= WAITS_MAX or self._has_its_waits(caller):
             raise again()
         self._host.watchers.append(Watcher(caller, request_id, params.id, number, wanted, now + params.timeout))
         return None
@@ -232,6 +233,13 @@ class Inbox:
         self.unchecked_bytes = 0
         self._checked_at = now
         return True
+
+    def _has_its_waits(self, caller: Caller) -> bool:
+        """Whether another uid has as many places as one of them may take from the rest."""
+        if not self._host.is_stranger(caller):
+            return False
+        theirs = sum(watcher.caller.peer.uid == caller.peer.uid for watcher in self._host.watchers)
+        return theirs >= WAITS_OF_ANOTHER_UID
 
     def _is_owner(self, uid: int, name: str) -> bool:
         policy = self._host.policy()
