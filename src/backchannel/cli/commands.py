@@ -147,6 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
         "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
     )
     command("agents", agents, "The agents of this machine.")
+    audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
+    audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
     metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
@@ -425,6 +427,12 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def audit(options: argparse.Namespace) -> int:
+    from .audit import audit as account
+
+    return account(options)
 
 
 def metrics(options: argparse.Namespace) -> int:

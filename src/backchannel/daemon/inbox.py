@@ -27,8 +27,10 @@ WAITS_MAX = 128  # requests of others that wait for a stage
 WAITS_OF_ANOTHER_UID = 32  # of these, for each uid but our own and root
 TELLINGS_BURST, TELLINGS_A_MINUTE = 20.0, 1.0  # loops of one sender that we and others are told of
 NOTICES_MAX = 1000  # of our own, unread: who reads none of those reads no more of them
-RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
+# So much may be written between two looks at the free disk, of a small reserve an 8th ...
+RESERVE_CHECK_BYTES = 1 << 20
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
+LOG_BYTES = 16 << 10  # a push writes about so much to the log beside its text: pages of tables and indexes
 
 
 class Inbox:
@@ -223,11 +225,12 @@ class Inbox:
                 self._host.notify(name, "loop", text, self._host.new_id(wall), wall, headers=headers)
 
     def has_room(self, size: int, now: float) -> bool:
-        self.unchecked_bytes += size
-        if self.unchecked_bytes < RESERVE_CHECK_BYTES and now - self._checked_at < RESERVE_CHECK_S:
+        self.unchecked_bytes += size + LOG_BYTES
+        reserve = self._host.config.reserve_bytes
+        if self.unchecked_bytes < min(RESERVE_CHECK_BYTES, reserve >> 3) and now - self._checked_at < RESERVE_CHECK_S:
             return True
         # What stands in the log needs its place in the file too, before the log can be used anew.
-        if self._host.free_bytes() - self._host.mailbox.wal_bytes < self._host.config.reserve_bytes:
+        if self._host.free_bytes() - self._host.mailbox.wal_bytes < reserve:
             self.unchecked_bytes = RESERVE_CHECK_BYTES
             return False
         self.unchecked_bytes = 0

@@ -308,16 +308,20 @@ class Mailbox:
         except FileNotFoundError:
             return 0
 
-    def checkpoint(self) -> None:
-        """Moves the log into the file. Costs milliseconds (it waits for the disk): only when nobody waits.
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Moves the log into the file, and with `truncate` gives its room back. Costs milliseconds (it waits for the
+        disk): only when nobody waits.
 
         In an open transaction it is not done: a commit follows, and the next occasion after that.
         """
         if self.in_transaction:
             return
-        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one.
-        self.db.execute("UPDATE meta SET value = value WHERE key = 'clean'")
+        self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchone()
+        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one; a
+        # row that would stay as it is would not be written.
+        self.db.execute(
+            "INSERT INTO meta (key, value) VALUES ('checkpoints', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+        )
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
