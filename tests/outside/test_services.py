@@ -284,6 +284,8 @@ def test_doctor_tells_of_services(machine: Machine) -> None:
         return done.stdout
 
     assert "ok    backchannel@bob.service: sockets are open, the daemon is inactive\n" in lines()
+    machine.cli("agents")
+    machine.cli("metrics")
     assert not machine.world.processes("bob"), "to look wakes nobody"
     assert "fail  systemd (user): 1 agents are its services, and it does not run (offline)" in lines(
         SYSTEMCTL_STATE="offline"
