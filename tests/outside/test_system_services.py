@@ -37,7 +37,7 @@ def cli(*words, agent=None):
         command = ["setpriv", f"--reuid=bc-{agent}", "--regid=backchannel", "--clear-groups", *command]
         env |= {"BACKCHANNEL_DIR": "/run/backchannel", "BACKCHANNEL_STATE": f"/var/lib/backchannel/{agent}"}
         env |= {"BACKCHANNEL_AGENT": agent}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=50)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=120)
     return f"{done.returncode} {(done.stdout + done.stderr).strip()}"
 said = {"install": cli("service", "install", "alice", "bob", "--system")}
 modes = {}
