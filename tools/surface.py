@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from backchannel.cli import commands, options, recv, send
 from backchannel.daemon import run
+from backchannel.hooks import engine
+from backchannel.hooks.dialects import DIALECTS, EVENTS
 from backchannel.protocol.envelope import DURABILITIES, KINDS, PRIORITIES, SESSION_KINDS
 
 AGENT = "agent"  # a name
@@ -65,9 +67,18 @@ def client() -> list[Command]:
     (choices,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     quick = {"send": (send.USAGE, send._OPTIONS), "recv": (recv.USAGE, recv._OPTIONS)}
     return [
-        _from_usage(name, *quick[name]) if name in quick else _from_parser(name, found)
+        _hook() if name == "hook" else _from_usage(name, *quick[name]) if name in quick else _from_parser(name, found)
         for name, found in choices.choices.items()
     ]
+
+
+def _hook() -> Command:
+    """Called by programs, in one form; so it needs no parser."""
+    description = " ".join(engine.USAGE.split("\n\n")[1].split())
+    help = "the agent of the directory; a second window of it is NAME-2"
+    agent = Option("--as", help, _value("hook", "--as", "NAME"))
+    words = [Word(Value("PROGRAM", words=tuple(DIALECTS))), Word(Value("EVENT", words=tuple(EVENTS)))]
+    return Command("hook", description.partition(". ")[0] + ".", description, [agent], words)
 
 
 def daemon() -> Command:

@@ -61,6 +61,7 @@ set -g __backchannel_valued \
     'recv --max' \
     'recv --kind' \
     'recv --session' \
+    'hook --as' \
     'ask --as' \
     'ask --timeout' \
     'ask --key' \
@@ -143,7 +144,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exi
 complete -c backchannel -n '__backchannel_at "" 0' -l version -d 'Show the version and exit.'
 complete -c backchannel -n '__backchannel_at "" 0' -a send -d 'Stores TEXT (or standard input) in TO\'s mailbox and prints the receipt.'
 complete -c backchannel -n '__backchannel_at "" 0' -a recv -d 'Prints what is waiting for the agent, and acks what was printed.'
-complete -c backchannel -n '__backchannel_at "" 0' -a hook -d ''
+complete -c backchannel -n '__backchannel_at "" 0' -a hook -d 'Run by Claude Code, Codex and Gemini CLI: puts new mail before the model.'
 complete -c backchannel -n '__backchannel_at "" 0' -a up -d 'Make and start agents; says what it did.'
 complete -c backchannel -n '__backchannel_at "" 0' -a down -d 'Stop agents; pushes fail until up.'
 complete -c backchannel -n '__backchannel_at "" 0' -a remove -d 'Unregister an agent; refuses while mail waits.'
@@ -176,7 +177,10 @@ complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what 
 complete -c backchannel -n '__backchannel_at "" 0' -a service -d 'Let systemd hold agents\' sockets, and run a daemon only while it is needed.'
 complete -c backchannel -n '__backchannel_at "" 0' -a mcp -d 'Serve an agent\'s mailbox as MCP tools, on standard input and output.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everything ever stored or opened is accounted for; exits 1 if not.'
 complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
+complete -c backchannel -n '__backchannel_at "" 0' -a backup -d 'Copy an agent\'s mailbox, while it works or not; checked, 0600.'
+complete -c backchannel -n '__backchannel_at "" 0' -a restore -d 'Put a backup in the place of an agent\'s mailbox, which is kept aside.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
 complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
@@ -199,7 +203,10 @@ complete -c backchannel -n '__backchannel_at recv any' -l kind -x -a 'message bo
 complete -c backchannel -n '__backchannel_at recv any' -l session -x -d 'only of this session'
 complete -c backchannel -n '__backchannel_at recv any' -l json -d 'one message as JSON a line'
 complete -c backchannel -n '__backchannel_at recv any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook any' -l as -x -a '(__backchannel_agents)' -d 'the agent of the directory; a second window of it is NAME-2'
 complete -c backchannel -n '__backchannel_at hook any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at hook 0' -a 'claude codex gemini'
+complete -c backchannel -n '__backchannel_at hook 1' -a 'session-start prompt tool stop session-end wait'
 complete -c backchannel -n '__backchannel_at up any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at up any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at up any' -a '(__backchannel_agents)'
@@ -372,9 +379,19 @@ complete -c backchannel -n '__backchannel_at mcp any' -l as -x -a '(__backchanne
 complete -c backchannel -n '__backchannel_at mcp any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at audit any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at metrics any' -l textfile -x -d 'write it there, whole or not at all, for node_exporter'
 complete -c backchannel -n '__backchannel_at metrics any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at metrics any' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at backup any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at backup any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at backup 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at restore any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at restore any' -l stop -d 'stop the agent\'s daemon for it, and start it again'
+complete -c backchannel -n '__backchannel_at restore any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at restore 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'

@@ -20,7 +20,7 @@ from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import register, write_private
 from ..transport.units import unit_of
-from . import init, recv, send, service, session
+from . import init, recv, safekeeping, send, service, session
 from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
 from .terminal import printable
 
@@ -147,9 +147,20 @@ def build_parser() -> argparse.ArgumentParser:
         "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
     )
     command("agents", agents, "The agents of this machine.")
+    audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
+    audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
     metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
+    backup_ = command("backup", safekeeping.backup, "Copy an agent's mailbox, while it works or not; checked, 0600.")
+    backup_.add_argument("name", metavar="NAME")
+    backup_.add_argument("file", nargs="?", metavar="FILE", help="a new file (default: in the agent's own directory)")
+    restore_ = command(
+        "restore", safekeeping.restore, "Put a backup in the place of an agent's mailbox, which is kept aside."
+    )
+    restore_.add_argument("name", metavar="NAME")
+    restore_.add_argument("file", metavar="FILE")
+    restore_.add_argument("--stop", action="store_true", help="stop the agent's daemon for it, and start it again")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -416,6 +427,12 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def audit(options: argparse.Namespace) -> int:
+    from .audit import audit as account
+
+    return account(options)
 
 
 def metrics(options: argparse.Namespace) -> int:
