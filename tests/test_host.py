@@ -116,10 +116,10 @@ def test_a_rollback_that_fails_ends_the_daemon(bench: Bench, monkeypatch: pytest
     rollback = bench.mailbox.rollback
     failures = iter([False, True])
 
-    def failing(now: float) -> None:
+    def failing() -> None:
         if next(failures):
             raise IO_ERROR
-        rollback(now)
+        rollback()
 
     monkeypatch.setattr(bench.mailbox, "rollback", failing)
     fail_commits(bench, monkeypatch, DISK_FULL, lambda: True)

@@ -526,7 +526,7 @@ class Host:
 
     def _roll_back(self, now: float) -> None:
         try:
-            self.mailbox.rollback(now)
+            self.mailbox.rollback()
             self.outbox.reload()
             self.sessions.roll_back(now)
         except sqlite3.Error as error:
