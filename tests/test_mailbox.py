@@ -421,7 +421,7 @@ def test_a_long_text_stands_by_itself_and_is_the_same_text(path: Path) -> None:
     handed = mailbox.lease(lease, 1, bytes_max=1)
     assert [h.envelope.text for h in (*handed, *mailbox.handed_again(lease))] == [f'"{text}"'.encode()] * 2
     assert mailbox.text(1) == mailbox.waiting(1, 2, 1).fetchone()[6]
-    assert mailbox.text(1) == mailbox.history(Log(max=1), 1, 2, newest_first=False).fetchone()[9]
+    assert mailbox.text(1) == mailbox.history(Log(max=1), 1, 2, newest_first=False).fetchone()[10]
     mailbox.ack(mailbox.get("m-long", None), "ack", WALL)
     mailbox.commit()
     assert mailbox.counters.unacked_bytes == standing.INLINE_MAX

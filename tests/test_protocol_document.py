@@ -60,6 +60,8 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "check": frame.Check,
     "metrics": frame.Nothing,
     "backup": frame.Backup,
+    "purge": frame.Purge,
+    "purges": frame.Nothing,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

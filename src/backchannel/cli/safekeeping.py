@@ -1,10 +1,13 @@
-"""`backup` and `restore`: a copy of a mailbox, made by whoever has the file: its daemon, or for a stopped agent a
-process that holds its lock."""
+"""`backup`, `restore` and `purge`: what is kept of a mailbox.
+
+The file belongs to whoever has it open: the agent's daemon, or for a stopped agent a process that holds its lock.
+"""
 
 import argparse
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 from ..client import calls, wire
@@ -76,6 +79,35 @@ def restore(options: argparse.Namespace) -> int:
         options,
     )
     return 0
+
+
+def purge(options: argparse.Namespace) -> int:
+    """Asks for one small step after another, so that the agent's own mail goes on meanwhile."""
+    caller = wire.Caller(None)
+    name = AgentName(options.name)
+    if options.list:
+        for record in run(calls.control(caller, name, "purges"))["purges"]:
+            say(record, _purge_line(record), options)
+        return 0
+    params: dict[str, Any] = {"older_than": options.older_than, "keep": options.keep, "dry_run": options.dry_run}
+    done = {"contents": 0, "bytes": 0, "rows": 0}
+    after: int | None = 0
+    purge_no = None
+    while after is not None:
+        step = run(calls.control(caller, name, "purge", after=after, purge_no=purge_no, **params))
+        done = {key: count + step[key] for key, count in done.items()}
+        after, purge_no = step["next"], step["purge_no"]
+    did = "would leave" if options.dry_run else "left"
+    ids = f", and {done['rows']} ids" if done["rows"] else ""
+    line = f"{name}  the content of {done['contents']} messages {did}, {done['bytes']} bytes{ids}"
+    say({"name": name, "did": did, "purge_no": purge_no, **done}, line, options)
+    return 0
+
+
+def _purge_line(record: dict[str, Any]) -> str:
+    at, before = (time.strftime("%Y-%m-%d %H:%M", time.localtime(record[key])) for key in ("at", "before"))
+    counts = f"{record['contents']} contents, {record['bytes']} bytes, {record['rows']} ids"
+    return f"{at}  by {record['by']}  ended before {before}  {counts}"
 
 
 def run_stopped(caller: wire.Caller, name: str, words: list[str]) -> dict[str, Any] | None:

@@ -303,8 +303,19 @@ class Control:
             end = min(begin + LOOK_ROWS_MAX, last + 1)
         rows = self._host.mailbox.history(params, begin, end, newest_first=backwards)
         found = (
-            ({"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at}, number, delivery, fields)
-            for number, stage, reason, stored_at, ended_at, delivery, *fields in rows
+            (
+                {
+                    "stage": stage,
+                    "reason": reason,
+                    "stored_at": stored_at,
+                    "ended_at": ended_at,
+                    "purged": bool(is_purged),
+                },
+                number,
+                delivery,
+                fields,
+            )
+            for number, stage, reason, stored_at, ended_at, is_purged, delivery, *fields in rows
         )
         messages, is_cut = self._page(rows, found, with_text=params.text)
         is_full = is_cut or len(messages) == params.max

@@ -199,6 +199,7 @@ class Server:
             times.append(seat.host.deadline)
             times.append(seat.host.courier.deadline)
             times.append(seat.log.deadline)
+            times.append(seat.host.operating.next_clearing)
             if seat.unchecked_since is not None:
                 times.append(seat.last_commit + CHECKPOINT_IDLE_S)
         earliest = min((t for t in times if t is not None), default=None)
@@ -254,12 +255,8 @@ class Server:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
-                seat.commits = seat.host.mailbox.commits
                 seat.host.operating.commits.observe(clock() - self.now)
-                seat.log.committed(self.now)
-                seat.last_commit = self.now
-                if seat.unchecked_since is None:
-                    seat.unchecked_since = self.now
+                self._note_commit(seat)
             for answer in answers:
                 self._answer(seat, answer)
             if (copying := seat.host.operating.to_start) is not None:
@@ -277,12 +274,24 @@ class Server:
         self._fresh.clear()
         for seat in self._seats:
             self._send_couriers(seat)
+            if seat.host.operating.next_clearing <= self.now:
+                seat.host.clear_up(self.now, self.wall)
+                if seat.host.mailbox.commits != seat.commits:
+                    self._note_commit(seat)
             seat.log.handle_timer(self.now)
             self._maybe_checkpoint(seat)
         # Only a loop that gets this far, commits included, is alive.
         if self._next_watchdog is not None and self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
+
+    def _note_commit(self, seat: Seat) -> None:
+        """Something was committed: it is to be flushed, and one day moved from the log into the file."""
+        seat.commits = seat.host.mailbox.commits
+        seat.log.committed(self.now)
+        seat.last_commit = self.now
+        if seat.unchecked_since is None:
+            seat.unchecked_since = self.now
 
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:

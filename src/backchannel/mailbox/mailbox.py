@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
-from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
+from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, digest_of, same_content, shown_sender
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from . import standing
@@ -376,11 +376,16 @@ class Mailbox:
         return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
-        text, headers = self.db.execute(
-            f"SELECT {TEXT}, headers FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+        text, headers, digest = self.db.execute(
+            f"SELECT {TEXT}, headers, digest FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
             (state.msg_no,),
         ).fetchone()
-        if not same_content(envelope, text, headers):
+        is_same = (
+            same_content(envelope, text, headers)
+            if digest is None
+            else digest == digest_of(envelope.text, envelope.headers)
+        )
+        if not is_same:
             raise Refused(
                 f"id {envelope.id} was used before with another text or other headers",
                 code="key_reused",
@@ -733,13 +738,13 @@ class Mailbox:
     def history(self, wanted: Log, begin: int, end: int, *, newest_first: bool) -> sqlite3.Cursor:
         """Of the messages from number `begin` to before `end` those that are wanted, at most `wanted.max`.
 
-        Each as (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope). Read one by one: texts are large.
-        The caller closes it.
+        Each as (msg_no, stage, reason, stored_at, ended_at, is_purged, delivery, *envelope). Read one by one: texts are
+        large. The caller closes it.
         """
         order = "DESC" if newest_first else "ASC"
         return self.db.execute(
-            f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-            " WHERE msg_no >= :begin AND msg_no < :end"
+            f"SELECT msg_no, stage, reason, stored_at, ended_at, digest IS NOT NULL, delivery, {_ENVELOPE}"  # noqa: S608
+            " FROM messages WHERE msg_no >= :begin AND msg_no < :end"
             " AND (:sender IS NULL OR sender = :sender OR (:sender = '@user' AND sender LIKE '@%'))"
             " AND (:kind IS NULL OR kind = :kind) AND (:stage IS NULL OR stage = :stage)"
             " AND (:session IS NULL OR session = :session) AND (:trace_id IS NULL OR :trace_id IN (trace_id, id))"
