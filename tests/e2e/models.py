@@ -175,14 +175,14 @@ class _Handler(BaseHTTPRequestHandler):
 def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     usage = {"input_tokens": 10, "output_tokens": 5}
     message = {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": body.get("model", "fake"), "content": [],
+        "id": _new("msg"), "type": "message", "role": "assistant", "model": body.get("model", "fake"), "content": [],
         "stop_reason": None, "stop_sequence": None, "usage": usage,
     }  # fmt: skip
     if isinstance(said, Say):
         block: dict[str, Any] = {"type": "text", "text": ""}
         delta: dict[str, Any] = {"type": "text_delta", "text": said.text}
     else:
-        block = {"type": "tool_use", "id": _call_id(), "name": "Bash", "input": {}}
+        block = {"type": "tool_use", "id": _new("call"), "name": "Bash", "input": {}}
         arguments = json.dumps({"command": said.command, "description": "Run it"})
         delta = {"type": "input_json_delta", "partial_json": arguments}
     reason = "end_turn" if isinstance(said, Say) else "tool_use"
@@ -200,22 +200,23 @@ def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[st
 def _openai(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(said, Say):
         item: dict[str, Any] = {
-            "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+            "type": "message", "id": _new("msg"), "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": said.text, "annotations": []}],
         }  # fmt: skip
     else:
         name, arguments = _codex_shell(_tools(body), said.command)
         item = {
-            "type": "function_call", "id": "fc_1", "call_id": _call_id(), "name": name,
+            "type": "function_call", "id": _new("fc"), "call_id": _new("call"), "name": name,
             "arguments": json.dumps(arguments), "status": "completed",
         }  # fmt: skip
-    response: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "completed", "output": [item]}
+    response_id = _new("resp")
+    response: dict[str, Any] = {"id": response_id, "object": "response", "status": "completed", "output": [item]}
     response["usage"] = {
         "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
     }  # fmt: skip
     events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}},
+        {"type": "response.created", "response": {"id": response_id, "status": "in_progress", "output": []}},
         {"type": "response.output_item.added", "output_index": 0, "item": item},
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": response},
@@ -235,14 +236,15 @@ def _google(said: Say | Run) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(said, Say):
         part: dict[str, Any] = {"text": said.text}
     else:
-        part = {"functionCall": {"name": "run_shell_command", "args": {"command": said.command}, "id": _call_id()}}
+        part = {"functionCall": {"name": "run_shell_command", "args": {"command": said.command}, "id": _new("call")}}
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
     candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
     return [("", {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "fake"})]
 
 
-_calls = iter(range(1, 1_000_000))
+_numbers = iter(range(1, 1_000_000))
 
 
-def _call_id() -> str:
-    return f"call_{next(_calls)}"
+def _new(kind: str) -> str:
+    """An id of its own: messages of one id are one to the programs."""
+    return f"{kind}_{next(_numbers)}"

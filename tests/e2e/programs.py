@@ -1,7 +1,7 @@
 """The real command lines, as npm has them: brought into a cache once, and started in a home of their own.
 
-Nothing of a user's is read: HOME is a new directory, the environment is empty but for what stands here, and the
-model is ours, on loopback.
+Nothing of a user's is read: HOME is a new directory, the environment is empty but for what stands here, and the model
+is ours, on loopback.
 """
 
 import json
@@ -216,10 +216,12 @@ def _gemini_environment(model: Model, home: Path) -> dict[str, str]:
 
 
 def _claude_settings(home: Home) -> None:
-    """A user has allowed the one command that answers."""
+    """As a user has it who let it answer without asking."""
+    command = os.path.join(sysconfig.get_path("scripts"), "backchannel")
+    permissions = {"allow": [f"Bash({command} reply:*)", "Bash(echo:*)"], "defaultMode": "default"}
     place = home.project / ".claude"
     place.mkdir()
-    (place / "settings.local.json").write_text(json.dumps({"permissions": {"allow": ["Bash"]}}))
+    (place / "settings.local.json").write_text(json.dumps({"permissions": permissions}))
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     state = {
         "hasCompletedOnboarding": True, "theme": "dark", "customApiKeyResponses": {"approved": [API_KEY[-20:]]},

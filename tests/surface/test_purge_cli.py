@@ -20,6 +20,7 @@ def test_what_is_finished_goes_and_what_waits_stays(world: World) -> None:
     logged = [json.loads(line) for line in world.cli("log", "bob", "--text", "--json").stdout.splitlines()]
     assert [entry["text"] for entry in logged[88:92]] == [None, None, "secret 90", "secret 91"]
     assert status(world, "bob")["counters"] == before
+    assert world.cli("audit", "bob").returncode == 0
     assert texts(collect(bob, 20)) == [f"secret {number}" for number in range(100, 120)]
     (record,) = map(json.loads, world.cli("purge", "bob", "--list", "--json").stdout.splitlines())
     assert (record["purge_no"], record["contents"], record["bytes"]) == (done["purge_no"], 90, done["bytes"])

@@ -25,6 +25,7 @@ from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json
 
 HOOK_S = 10
+CODEX_END_S = 3  # more it warns of, and does not give
 WAITER_S = 86_400  # then the program ends it, and an idle window is not woken until its next turn
 LEASE_S = 3600  # a tool may run for an hour until the next moment comes
 VERSION_S = 30.0
@@ -137,7 +138,7 @@ def _handler(dialect: Dialect, moment: str, agent: str) -> Json:
     handler: Json = {"type": "command", "command": shlex.join(words)}
     if dialect.name == "gemini":
         return {"name": "backchannel"} | handler | {"timeout": HOOK_S * 1000}
-    return handler | {"timeout": HOOK_S}
+    return handler | {"timeout": HOOK_S if moment != SESSION_END else CODEX_END_S}
 
 
 def _take_out(settings: Json) -> None:

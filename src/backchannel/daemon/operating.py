@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import BackchannelError, LocalProtocolError, OverLimit
 from ..mailbox import purge
+from ..mailbox.audit import audit
 from ..mailbox.backup import Copied, Copying, default_path
 from ..mailbox.database import VERSION
 from ..mailbox.mailbox import Handed
@@ -65,6 +66,12 @@ class Operating:
         self._host.mailbox.note("checked_at", wall)
         line = frame.answer(request_id, {"agent": self._host.name, "flushed": params.flush})
         self._host.staged.append(Answer(caller, line, after_flush=params.flush))
+
+    def audit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        """Counts every row; nothing else is done meanwhile."""
+        host = self._host
+        found = audit(host.mailbox, host.sessions.store, host.outbox, host.sessions.frames, is_whole=False)
+        return frame.answer(request_id, {"agent": host.name, **found})
 
     def metrics(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         host = self._host

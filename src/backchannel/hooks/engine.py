@@ -230,14 +230,9 @@ def end(places: "Places", window: windows.Window, unless: str = "") -> None:
     finally:
         windows.forget(window)
         if window.agent not in (window.base, unless):
-            _remove_later(window.agent)
+            from . import leaving
 
-
-def _remove_later(agent: str) -> None:
-    """In the background, because a window that closes has a second for all its hooks. Refuses while mail waits."""
-    command = [sys.executable, "-P", "-c", "from backchannel.cli.main import main; main()", "remove", agent]
-    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    os.posix_spawn(command[0], command, os.environ, file_actions=null, setsid=True)
+            leaving.start(window.base, window.agent)
 
 
 # --- speaking ---------------------------------------------------------------------------------------------------------

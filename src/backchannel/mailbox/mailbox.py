@@ -210,9 +210,15 @@ class Mailbox:
         if not meta:
             meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
         elif meta["boot_id"] != boot_id:
-            # Another boot counts its seconds from another zero.
+            # Another boot counts its seconds from another zero. What ended needs no time, and is not looked at.
             shift = meta["boot_offset"] - (wall - now)
-            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            self.db.execute(
+                "UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL AND stage = 'stored'", (shift,)
+            )
+            self.db.executemany(
+                "UPDATE messages SET expires = expires + ? WHERE msg_no = ? AND expires IS NOT NULL",
+                [(shift, number) for number in found.taken],
+            )
             # Kept until the sessions are written by the new clock: a kill may come first.
             meta["clock_shift"] = meta.get("clock_shift", 0.0) + shift
             if not meta["clean"]:
@@ -302,16 +308,20 @@ class Mailbox:
         except FileNotFoundError:
             return 0
 
-    def checkpoint(self) -> None:
-        """Moves the log into the file. Costs milliseconds (it waits for the disk): only when nobody waits.
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Moves the log into the file, and with `truncate` gives its room back. Costs milliseconds (it waits for the
+        disk): only when nobody waits.
 
         In an open transaction it is not done: a commit follows, and the next occasion after that.
         """
         if self.in_transaction:
             return
-        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one.
-        self.db.execute("UPDATE meta SET value = value WHERE key = 'clean'")
+        self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchone()
+        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one; a
+        # row that would stay as it is would not be written.
+        self.db.execute(
+            "INSERT INTO meta (key, value) VALUES ('checkpoints', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+        )
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
@@ -460,7 +470,8 @@ class Mailbox:
                 if (is_data and of in passed_over) or self.is_in_hand(kind, of):
                     continue
             return self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages WHERE msg_no = ?",  # noqa: S608
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
+                " WHERE msg_no = ?",
                 (number,),
             ).fetchone()
         return None
