@@ -12,7 +12,7 @@ from typing import Any
 
 from ..client import calls, wire
 from ..client.drive import run
-from ..errors import BackchannelError, NotPermitted, PeerAbsent, Refused
+from ..errors import BackchannelError, NotPermitted, PeerAbsent, Refused, TimedOut
 from ..protocol.codec import Malformed, decode
 from ..protocol.codes import error_for
 from ..protocol.names import AgentName
@@ -22,6 +22,7 @@ from .common import say
 
 BACKUP_S = 3600.0  # a large mailbox on a slow disk
 STOP_S = 30.0  # an orderly end; nobody waits for this one
+ATTEMPTS = 5  # a daemon may start or end between our look and our call
 NAME_TAKEN = 75  # exit status of a daemon that found the lock held
 
 
@@ -36,7 +37,7 @@ def backup(options: argparse.Namespace) -> int:
 
 
 def _backed_up(caller: wire.Caller, name: AgentName, path: str | None) -> dict[str, Any]:
-    while True:
+    for _ in range(ATTEMPTS):
         if served_in(caller.places.state(name, "lock")) is not None:
             try:
                 return run(calls.running(caller, name, "backup", BACKUP_S, path=path))
@@ -45,6 +46,7 @@ def _backed_up(caller: wire.Caller, name: AgentName, path: str | None) -> dict[s
         done = run_stopped(caller, name, ["--backup", path or ""])
         if done is not None:
             return done
+    raise TimedOut(f"the daemon of {name} starts and ends all the time", hint="backchannel doctor")
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -67,7 +69,7 @@ def restore(options: argparse.Namespace) -> int:
         if done is None:
             raise Refused(f"another process holds the lock of {name}", hint="try again", retry=True)
     finally:
-        if not was_down:
+        if not was_down and os.path.exists(mark):  # else somebody typed `up` meanwhile
             os.unlink(mark)
         if is_running:
             run(calls.ping(caller, name))

@@ -4,6 +4,7 @@ Nothing here touches mail. `check` measures what a receipt rests on by doing it:
 as a message would be. It is nobody's message, so no agent is woken and no count moves.
 """
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -26,6 +27,7 @@ LOOK_S = 600.0  # whether the history has grown too large
 SWEEP_S = 86400.0  # through all that may have become too old: a day does not matter to a month
 STEP_S = 0.1  # between two steps of a millisecond or two
 PURGES_SHOWN = 100
+SERIALIZED = 3  # of `sqlite3.threadsafety`: threads may share a connection
 
 
 class Operating:
@@ -111,6 +113,12 @@ class Operating:
         """Answered by `copied`, when the loop has run it."""
         params: frame.Backup = frame.parse(frame.Backup, request)
         mailbox = self._host.mailbox
+        if sqlite3.threadsafety != SERIALIZED:
+            raise BackchannelError(
+                "this Python's SQLite cannot copy beside its work",
+                code="storage",
+                hint=f"backchannel down {self._host.name}, then again",
+            )
         if self._copying is not None:
             raise OverLimit(
                 f"a backup of {self._host.name} is under way already", code="busy", hint="wait for it", retry=True

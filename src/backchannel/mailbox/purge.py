@@ -81,17 +81,20 @@ def note(mailbox: Mailbox, purge_no: int | None, by: str, wanted: Wanted, done: 
     if not (done.contents or done.rows):
         return purge_no
     mailbox.begin()
-    if purge_no is None:
-        cursor = mailbox.db.execute("INSERT INTO purges (at, by, before) VALUES (?, ?, ?)", (wall, by, wanted.before))
-        purge_no = cursor.lastrowid
-        mailbox.db.execute(
-            "DELETE FROM purges WHERE purge_no <= (SELECT max(purge_no) FROM purges) - ?", (RECORDS_KEPT,)
-        )
-    mailbox.db.execute(
-        "UPDATE purges SET at = ?, contents = contents + ?, bytes = bytes + ?, rows = rows + ? WHERE purge_no = ?",
-        (wall, done.contents, done.bytes, done.rows, purge_no),
+    counts = (wall, done.contents, done.bytes, done.rows)
+    added = mailbox.db.execute(
+        "UPDATE purges SET at = ?, contents = contents + ?, bytes = bytes + ?, rows = rows + ?"
+        " WHERE purge_no = ? AND by = ?",
+        (*counts, purge_no, by),
     )
-    return purge_no
+    if added.rowcount:
+        return purge_no
+    cursor = mailbox.db.execute(
+        "INSERT INTO purges (at, contents, bytes, rows, by, before) VALUES (?, ?, ?, ?, ?, ?)",
+        (*counts, by, wanted.before),
+    )
+    mailbox.db.execute("DELETE FROM purges WHERE purge_no <= ?", ((cursor.lastrowid or 0) - RECORDS_KEPT,))
+    return cursor.lastrowid
 
 
 def records(mailbox: Mailbox, most: int) -> list[dict[str, object]]:
