@@ -254,6 +254,29 @@ def test_beyond_its_size_the_oldest_leaves_first_however_young(tmp_path: Path) -
     bench.close()
 
 
+def test_what_cannot_leave_is_not_looked_through_again_and_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "mailbox.db", history_bytes_max=1)
+    finish(bench, 60)
+    look_on(bench, 3600)
+    assert contents(bench) == 0
+    assert look_on(bench, 3600) <= 10
+    bench.close()
+
+
+def test_it_waits_for_a_change_that_is_not_committed_yet(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "mailbox.db", history_s=DAY)
+    finish(bench, 3)
+    look_on(bench, 3 * DAY - 1)
+    bench.push("m-new")
+    bench.host.operating.next_clearing = 0.0
+    bench.mailbox.begin()
+    commits = bench.mailbox.commits
+    bench.host.clear_up(bench.now, bench.wall)
+    assert (bench.mailbox.commits, bench.mailbox.in_transaction) == (commits, True)
+    bench.mailbox.rollback()
+    bench.close()
+
+
 def test_without_a_limit_nothing_leaves(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "mailbox.db", history_s=0, history_bytes_max=0)
     finish(bench, 3, "x" * 7000)

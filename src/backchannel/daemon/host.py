@@ -282,6 +282,9 @@ class Host:
     def clear_up(self, now: float, wall: float) -> None:
         """One step of what retention asks for, in a transaction of its own, when it is due and nobody waits. Raises
         `StorageFailed`."""
+        is_begun = self.mailbox.in_transaction
+        if is_begun:
+            return  # something changed since the answers went out; the pass that commits it comes first
         try:
             self.operating.clear_up(now, wall)
             if self.mailbox.in_transaction:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FIRST_LOOK_S = 30.0  # after a start there is other work
 LOOK_S = 600.0  # whether the history has grown too large
 SWEEP_S = 86400.0  # through all that may have become too old: a day does not matter to a month
+IN_VAIN_S = 3600.0  # after one that could not make enough room: what is left may not leave yet
 STEP_S = 0.1  # between two steps of a millisecond or two
 PURGES_SHOWN = 100
 SERIALIZED = 3  # of `sqlite3.threadsafety`: threads may share a connection
@@ -45,6 +46,7 @@ class Operating:
         self._clock: tuple[float, float] | None = None  # (wall, now) at the first look
         self._sweep: Sweep | None = None
         self._next_sweep = 0.0  # by age; seconds since boot
+        self._next_for_room = 0.0
         self._copying: tuple[Copying, Caller, bytes, float] | None = None
         self.to_start: Copying | None = None  # a backup that the loop is to run beside itself
 
@@ -196,6 +198,8 @@ class Operating:
         is_enough = sweep.is_for_room and purge.finished_bytes(mailbox) <= config.history_bytes_max
         if done.next is None or is_enough:
             self._sweep = None
+            if sweep.is_for_room and not is_enough:
+                self._next_for_room = now + IN_VAIN_S
             return
         sweep.begin = done.next
         self.next_clearing = now + STEP_S
@@ -203,7 +207,8 @@ class Operating:
     def _due(self, now: float, steady: float) -> "Sweep | None":
         """What there is to clear up: too much, or what is too old."""
         mailbox, config = self._host.mailbox, self._host.config
-        if config.history_bytes_max and purge.finished_bytes(mailbox) > config.history_bytes_max:
+        is_limited = bool(config.history_bytes_max) and self._next_for_room <= now
+        if is_limited and purge.finished_bytes(mailbox) > config.history_bytes_max:
             return Sweep(purge.Wanted(steady), is_for_room=True)
         oldest = purge.oldest_stored(mailbox)
         before = steady - config.history_s
