@@ -116,10 +116,10 @@ def test_a_rollback_that_fails_ends_the_daemon(bench: Bench, monkeypatch: pytest
     rollback = bench.mailbox.rollback
     failures = iter([False, True])
 
-    def failing(now: float) -> None:
+    def failing() -> None:
         if next(failures):
             raise IO_ERROR
-        rollback(now)
+        rollback()
 
     monkeypatch.setattr(bench.mailbox, "rollback", failing)
     fail_commits(bench, monkeypatch, DISK_FULL, lambda: True)
@@ -669,7 +669,8 @@ def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
     assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "frame", "probe", "ping"}
     assert set(bench.host._control) - set(bench.host._inbox) == {
         "take", "ack", "reject", "release", "renew", "commit", "claim", "pause", "resume", "peek", "log", "tap",
-        "config", "status", "check", "metrics", "stop", "sessions", "open", "accept", "say", "close", "abort", "trace",
+        "config", "status", "check", "metrics", "audit", "backup", "stop",
+        "sessions", "open", "accept", "say", "close", "abort", "trace",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")
 

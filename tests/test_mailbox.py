@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
-from backchannel.mailbox.counters import COLUMNS
-from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, statements
+from backchannel.mailbox import standing
+from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database, statements
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
+from backchannel.protocol.frame import Log
 from backchannel.protocol.receipt import Stage
 
 from .inside import NOW, WALL, a_lease, after_a_kill, close_all, envelope, open_mailbox
@@ -81,12 +82,11 @@ def test_the_schema_is_read_statement_by_statement() -> None:
     ]
 
 
-def test_what_may_be_handed_out_is_found_by_an_index(path: Path) -> None:
+def test_what_is_looked_up_is_found_by_an_index(path: Path) -> None:
     db = open_mailbox(path).db
     for query in (
-        "SELECT * FROM messages WHERE stage = 'stored' ORDER BY priority, msg_no LIMIT 1",
         "SELECT * FROM messages WHERE id = ? AND sender = ?",
-        "SELECT * FROM messages WHERE stage = 'taken' ORDER BY msg_no",
+        "SELECT msg_no FROM messages WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
         "SELECT min(expires) FROM messages WHERE expires IS NOT NULL AND stage = 'stored'",
     ):
         plan = str(db.execute("EXPLAIN QUERY PLAN " + query, ("a", "b")[: query.count("?")]).fetchall())
@@ -383,7 +383,7 @@ def test_a_lease_whose_ack_was_rolled_back_is_still_the_same_lease(path: Path) -
     take(mailbox, lease)
     mailbox.commit()
     mailbox.ack(mailbox.current("m-1", None, 1), "ack", WALL)
-    mailbox.rollback(NOW)
+    mailbox.rollback()
     assert mailbox.leases == {"t-1": lease}
     assert (lease.holder, lease.deadline) == (holder, None)
     mailbox.release_expired(NOW + 3600, WALL)
@@ -396,12 +396,78 @@ def test_a_lease_forgets_what_it_got_in_a_transaction_that_failed(path: Path) ->
     put(mailbox, "m-2")
     unlucky, other = a_lease("t-1"), a_lease("t-2")
     assert take(mailbox, unlucky) == ["m-1", "m-2"]
-    mailbox.rollback(NOW)
+    mailbox.rollback()
     assert take(mailbox, unlucky, 1) == ["m-1"]
     assert take(mailbox, other, 1) == ["m-2"]
     mailbox.commit()
     mailbox.drop(unlucky, WALL)
     assert (stage_of(mailbox, "m-1"), stage_of(mailbox, "m-2")) == ("stored", "taken")
+
+
+# --- long texts, and what follows from the rows -----------------------------------------------------------------------
+
+
+def test_a_long_text_stands_by_itself_and_is_the_same_text(path: Path) -> None:
+    mailbox = open_mailbox(path)
+    text = "x" * (standing.INLINE_MAX + 1)
+    put(mailbox, "m-long", text, session="s-1")
+    put(mailbox, "m-short", "x" * (standing.INLINE_MAX - 2))
+    assert mailbox.db.execute("SELECT msg_no, length(text) FROM texts").fetchall() == [(1, len(text) + 2)]
+    assert mailbox.counters.unacked_bytes == len(text) + 2 + standing.INLINE_MAX
+    with pytest.raises(Refused, match="another text"):
+        put(mailbox, "m-long", text + "y")
+    put(mailbox, "m-long", text)  # a repetition
+    lease = a_lease("t-1")
+    handed = mailbox.lease(lease, 1, bytes_max=1)
+    assert [h.envelope.text for h in (*handed, *mailbox.handed_again(lease))] == [f'"{text}"'.encode()] * 2
+    (waiting,) = mailbox.waiting(0, 1).fetchall()
+    (known,) = mailbox.history(Log(max=1), 1, 2, newest_first=False).fetchall()
+    assert mailbox.text(1) == waiting[6] == known[9]
+    mailbox.ack(mailbox.get("m-long", None), "ack", WALL)
+    mailbox.commit()
+    assert mailbox.counters.unacked_bytes == standing.INLINE_MAX
+    mailbox.db.execute("DELETE FROM messages WHERE id = 'm-long'")
+    assert mailbox.db.execute("SELECT count(*) FROM texts").fetchone() == (0,)
+
+
+def test_purged_messages_stay_counted_and_their_numbers_used(path: Path) -> None:
+    mailbox = open_mailbox(path)
+    for number in (1, 2, 3):
+        put(mailbox, f"m-{number}")
+        take(mailbox, a_lease("t-1"), 1)
+        mailbox.ack(mailbox.get(f"m-{number}", None), "ack", WALL)
+    mailbox.commit()
+    mailbox.begin()
+    mailbox.db.execute("DELETE FROM messages WHERE msg_no <> 2")
+    standing.note_purged(mailbox.db, "analyst", "acked", 2, highest=3)
+    mailbox.commit()
+    before = mailbox.counters.by_sender["analyst"].values()
+    assert standing.count(mailbox.db).counts["analyst"].values() == before
+    assert standing.highest_no(mailbox.db) == mailbox.counters.total == 3
+    killed = open_mailbox(after_a_kill(path, path.parent / "killed"))
+    assert killed.counters.by_sender["analyst"].values() == before
+    put(killed, "m-4")
+    assert killed.get("m-4", None).msg_no == 4
+
+
+def test_an_orderly_close_leaves_behind_what_the_next_start_need_not_count(path: Path) -> None:
+    mailbox = open_mailbox(path)
+    for number, priority in ((1, 1), (2, 0), (3, 2), (4, 1)):
+        put(mailbox, f"m-{number}", priority=priority, session="s-1" if number > 2 else None)
+    take(mailbox, a_lease("t-1"), 1)
+    mailbox.commit()
+    mailbox.close(WALL, NOW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standing, "count", None)
+        mailbox = open_mailbox(path)
+    assert list(mailbox.ready) == [1, 4, 3]
+    assert mailbox.ready.in_session("s-1") == [4, 3]
+    assert [leased.id for leased in mailbox.leased.values()] == ["m-2"]
+    assert mailbox.counters.by_sender["analyst"].values() == standing.count(mailbox.db).counts["analyst"].values()
+    take(mailbox, a_lease("t-2"), 1)
+    mailbox.commit()
+    killed = open_mailbox(after_a_kill(path, path.parent / "killed"))
+    assert list(killed.ready) == [4, 3]  # what an earlier close left is not believed
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------
@@ -612,7 +678,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @rule()
     def rollback(self) -> None:
-        self.mailbox.rollback(self.now)
+        self.mailbox.rollback()
         self.messages = [m.copy() for m in self.committed]
 
     @rule(reboot=st.booleans())
@@ -654,12 +720,15 @@ class MailboxMachine(RuleBasedStateMachine):
         assert counters.senders == len({m.sender for m in waiting})
 
     @invariant()
-    def what_is_on_disk_adds_up_after_every_commit(self) -> None:
-        if self.mailbox.in_transaction:
-            return
-        rows = self.mailbox.db.execute(f"SELECT sender, {', '.join(COLUMNS)} FROM counters").fetchall()
-        for sender, *values in rows:
-            assert tuple(values) == self.mailbox.counters.by_sender[sender].values()
+    def memory_is_what_the_rows_say(self) -> None:
+        found, mailbox = standing.count(self.mailbox.db), self.mailbox
+        assert {k: v.values() for k, v in found.counts.items()} == {
+            k: v.values() for k, v in mailbox.counters.by_sender.items()
+        }
+        assert list(found.ready) == list(mailbox.ready)
+        assert found.ready.of_session == mailbox.ready.of_session
+        assert found.taken == sorted(mailbox.leased)
+        assert standing.highest_no(mailbox.db) == mailbox.counters.total
 
     @invariant()
     def leases_hold_exactly_what_is_taken(self) -> None:
@@ -679,3 +748,26 @@ MailboxMachine.TestCase.settings = settings(
     max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 test_the_mailbox_does_what_its_model_does_and_its_counters_always_add_up = MailboxMachine.TestCase
+
+
+@pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"])
+def test_no_start_looks_at_every_message(path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str) -> None:
+    """A million may wait. After a boot their ttls are by another clock, and those few are found without it."""
+    mailbox = open_mailbox(path)
+    put(mailbox, "m-1", ttl=100.0)
+    mailbox.close(WALL, NOW)
+    said: list[str] = []
+
+    def traced(path: str, *, migrate: bool) -> sqlite3.Connection:
+        db = open_database(path, migrate=migrate)
+        db.set_trace_callback(said.append)
+        return db
+
+    monkeypatch.setattr("backchannel.mailbox.mailbox.open_database", traced)
+    mailbox = open_mailbox(path, boot_id=boot_id)
+    mailbox.db.set_trace_callback(None)
+    looks = [statement for statement in said if "messages" in statement]
+    assert looks
+    for statement in looks:
+        plan = [row[3] for row in mailbox.db.execute("EXPLAIN QUERY PLAN " + statement)]
+        assert "SCAN messages" not in plan, statement

@@ -59,6 +59,8 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "status": frame.Nothing,
     "check": frame.Check,
     "metrics": frame.Nothing,
+    "audit": frame.Nothing,
+    "backup": frame.Backup,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backchannel.daemon.host import Host
-from backchannel.mailbox.counters import COLUMNS
+from backchannel.mailbox import standing
 from backchannel.mailbox.sessions import _decoder
 from backchannel.protocol import sendqueue
 from backchannel.protocol.session import Role, Session, Snapshot
@@ -232,24 +232,17 @@ class Checks:
                 raise Violation(f"{daemon.name}: a taker waits, and a {kind} of {session} waits for him")
 
     def _counters(self, daemon: "Daemon", host: Host) -> None:
-        found: dict[str, dict[str, int]] = {}
-        for sender, stage, n, size in host.mailbox.db.execute(
-            "SELECT sender, stage, count(*), sum(length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0))"
-            " FROM messages GROUP BY sender, stage"
-        ):
-            row = found.setdefault(sender, dict.fromkeys(COLUMNS, 0))
-            row[stage] += n
-            row["total"] += n
-            row["bytes"] += size if stage in ("stored", "taken") else 0
-        columns = ", ".join(COLUMNS)
-        rows = host.mailbox.db.execute(f"SELECT sender, {columns} FROM counters")
-        kept = {sender: dict(zip(COLUMNS, values, strict=True)) for sender, *values in rows}
-        live = {
-            sender: dict(zip(COLUMNS, count.values(), strict=True))
-            for sender, count in host.mailbox.counters.by_sender.items()
-        }
-        if not found == kept == live:
-            raise Violation(f"{daemon.name}: rows {found}, counters on disk {kept}, in memory {live}")
+        found, mailbox = standing.count(host.mailbox.db), host.mailbox
+        counted = {sender: count.values() for sender, count in found.counts.items()}
+        live = {sender: count.values() for sender, count in mailbox.counters.by_sender.items()}
+        if counted != live:
+            raise Violation(f"{daemon.name}: the rows count {counted}, memory {live}")
+        if list(found.ready) != list(mailbox.ready) or found.ready.of_session != mailbox.ready.of_session:
+            raise Violation(f"{daemon.name}: {list(found.ready)} wait, memory says {list(mailbox.ready)}")
+        if found.taken != sorted(mailbox.leased):
+            raise Violation(f"{daemon.name}: {found.taken} are handed out, memory says {sorted(mailbox.leased)}")
+        if standing.highest_no(mailbox.db) != mailbox.counters.total:
+            raise Violation(f"{daemon.name}: numbers do not add up to {live}")
         for role, count in host.sessions.store.counters().items():
             if 2 * count["opened"] != sum(count.values()):
                 raise Violation(f"{daemon.name}: as {role} {count} do not add up")

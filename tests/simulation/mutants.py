@@ -61,7 +61,7 @@ def commits_every_other_time(of: Callable[..., None] = Mailbox.commit) -> Callab
     def commit(self: Mailbox) -> None:
         if self.commits % 2:
             self.commits += 1
-            self._emptied.clear()
+            self._moves.clear()
         else:
             of(self)
 
@@ -92,6 +92,13 @@ def reads_back_all_but_the_sessions(self: Sessions, now: float) -> None:
     self._asked.clear()
     self.changed.clear()
     self.frames.reload()
+
+
+def forgets_to_go_back(self: Mailbox) -> None:
+    self.db.execute("ROLLBACK") if self.db.in_transaction else None
+    self.in_transaction = False
+    for since_the_commit in (self.changed, self.ended_undone, self.poisoned, self._moves):
+        since_the_commit.clear()
 
 
 def reads_back_the_sessions_alone(self: Host, now: float) -> None:
@@ -227,6 +234,7 @@ MUTANTS = [
         "a rollback does not reload the mailbox",
         ((Host, "_roll_back", reads_back_the_sessions_alone),),
     ),
+    Mutant("a rollback does not move back what memory mirrors", ((Mailbox, "rollback", forgets_to_go_back),)),
     Mutant("several mails of a session at once", ((Mailbox, "is_in_hand", lambda self, kind, session: False),)),
     Mutant(
         "no epochs, no digests, no counts compared",

@@ -19,7 +19,7 @@ from ..protocol.names import AgentName, closest, make_id
 from ..transport.dial import Socket, peer_uid
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, Places, check_socket_dir, find_places, read_key
-from ..transport.start import complaint_since, last_words, start
+from ..transport.start import complaint_since, start, where_to_look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,10 +323,9 @@ def connect(
                 log_bytes = start(places, name)
                 start_next = time.monotonic() + START_AGAIN_S
         if time.monotonic() > start_deadline:
-            words = last_words(places, name)
+            words, hint = where_to_look(places, name)
             raise PeerAbsent(
-                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""),
-                hint=f"look at {places.state(name, 'log')}",
+                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""), hint=hint
             )
         if time.monotonic() > deadline:
             raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")

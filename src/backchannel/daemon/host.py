@@ -139,6 +139,8 @@ class Host:
             "status": taking.status,
             "check": operating.check,
             "metrics": operating.metrics,
+            "audit": operating.audit,
+            "backup": operating.backup,
             "stop": taking.stop,
         }
 
@@ -251,15 +253,13 @@ class Host:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do, seconds since boot; None: only when somebody calls."""
-        leases = () if self._own_retry is not None else self.mailbox.leases.values()
-        times = [t.deadline for t in self.takers]
-        for others in (self.watchers, self.own_calls.tappers, leases):
+        times = [self._own_retry]
+        if self._own_retry is None:
+            times = [self.mailbox.next_expiry, self.sessions.endpoint.deadline]
+            times += [lease.deadline for lease in self.mailbox.leases.values()]
+        for others in (self.takers, self.watchers, self.own_calls.tappers, self.session_calls.watchers):
             if others:
                 times += [x.deadline for x in others]
-        for watcher in self.session_calls.watchers:
-            times.append(watcher.deadline)
-        times.append(self.mailbox.next_expiry if self._own_retry is None else self._own_retry)
-        times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
     def is_idle(self, now: float) -> bool:
@@ -473,7 +473,7 @@ class Host:
             answer.caller.pending -= 1
         self.staged = []
         new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
-        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new()
+        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new() + self.operating.forget_new()
         for caller in new_ones + self.sessions.asking():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
@@ -483,6 +483,8 @@ class Host:
         self._roll_back(now)
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
+        if isinstance(failure, sqlite3.Error):
+            self._make_room()
         self._own_retry = now + STORAGE_RETRY_S
         for errand in self._back:  # or they would go round for as long as the disk is full
             self.courier.undone(errand, self._own_retry)
@@ -495,6 +497,14 @@ class Host:
         self._is_stuck = error is not None
         if error is not None and not isinstance(error, sqlite3.Error):
             raise error
+
+    def _make_room(self) -> None:
+        """Puts the log into the file, if that has room: what only changes stages (an ack) then finds some again."""
+        try:
+            self.mailbox.checkpoint(truncate=True)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
         before, pending = len(self.staged), caller.pending
@@ -525,7 +535,7 @@ class Host:
 
     def _roll_back(self, now: float) -> None:
         try:
-            self.mailbox.rollback(now)
+            self.mailbox.rollback()
             self.outbox.reload()
             self.sessions.roll_back(now)
         except sqlite3.Error as error:

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
-RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
+RESERVE_CHECK_BYTES = (
+    1 << 20
+)  # so much may be written between two looks at the free disk, of a small reserve an 8th ...
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
+LOG_BYTES = 16 << 10  # a push writes about so much to the log beside its text: pages of tables and indexes
 
 
 class Inbox:
@@ -212,11 +215,12 @@ class Inbox:
                 self._host.notify(name, "loop", text, self._host.new_id(wall), wall, headers=headers)
 
     def has_room(self, size: int, now: float) -> bool:
-        self.unchecked_bytes += size
-        if self.unchecked_bytes < RESERVE_CHECK_BYTES and now - self._checked_at < RESERVE_CHECK_S:
+        self.unchecked_bytes += size + LOG_BYTES
+        reserve = self._host.config.reserve_bytes
+        if self.unchecked_bytes < min(RESERVE_CHECK_BYTES, reserve >> 3) and now - self._checked_at < RESERVE_CHECK_S:
             return True
         # What stands in the log needs its place in the file too, before the log can be used anew.
-        if self._host.free_bytes() - self._host.mailbox.wal_bytes < self._host.config.reserve_bytes:
+        if self._host.free_bytes() - self._host.mailbox.wal_bytes < reserve:
             self.unchecked_bytes = RESERVE_CHECK_BYTES
             return False
         self.unchecked_bytes = 0

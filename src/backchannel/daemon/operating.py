@@ -7,6 +7,9 @@ as a message would be. It is nobody's message, so no agent is woken and no count
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..errors import BackchannelError, LocalProtocolError, OverLimit
+from ..mailbox.audit import audit
+from ..mailbox.backup import Copied, Copying, default_path
 from ..mailbox.database import VERSION
 from ..mailbox.mailbox import Handed
 from ..protocol import frame
@@ -28,6 +31,9 @@ class Operating:
         self.waited = Histogram()  # from stored to taken, each time
         self.handled = Histogram()  # from taken to the agent's word: acked, done or rejected
 
+        self._copying: tuple[Copying, Caller, bytes, float] | None = None
+        self.to_start: Copying | None = None  # a backup that the loop is to run beside itself
+
     def handed_out(self, handed: list[Handed], wall: float) -> None:
         """Messages leave for the agent now."""
         for one in handed:
@@ -48,6 +54,12 @@ class Operating:
         self._host.mailbox.note("checked_at", wall)
         line = frame.answer(request_id, {"agent": self._host.name, "flushed": params.flush})
         self._host.staged.append(Answer(caller, line, after_flush=params.flush))
+
+    def audit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
+        """Counts every row; nothing else is done meanwhile."""
+        host = self._host
+        found = audit(host.mailbox, host.sessions.store, host.outbox, host.sessions.frames, is_whole=False)
+        return frame.answer(request_id, {"agent": host.name, **found})
 
     def metrics(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         host = self._host
@@ -80,3 +92,44 @@ class Operating:
                 "free_bytes": host.free_bytes(),
             },
         )
+
+    # --- backup -------------------------------------------------------------------------------------------------------
+
+    def backup(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
+        """Answered by `copied`, when the loop has run it."""
+        params: frame.Backup = frame.parse(frame.Backup, request)
+        mailbox = self._host.mailbox
+        if self._copying is not None:
+            raise OverLimit(
+                f"a backup of {self._host.name} is under way already", code="busy", hint="wait for it", retry=True
+            )
+        path = params.path if params.path is not None else default_path(mailbox.path, self._host.name, wall)
+        if not path.startswith("/") or "\0" in path or path.endswith("/"):
+            raise LocalProtocolError(f"path {path!a} is out of range", code="bad_params", hint="an absolute path")
+        copying = Copying(mailbox.db, path, reserve_bytes=self._host.config.reserve_bytes)
+        self._copying = (copying, caller, request_id, now)
+        self.to_start = copying
+
+    def forget_new(self) -> list[Caller]:
+        """The pass failed: who asked for a backup in it will ask anew."""
+        if self._copying is None or self.to_start is None:
+            return []
+        caller = self._copying[1]
+        self._copying = self.to_start = None
+        return [caller]
+
+    @property
+    def copying(self) -> Copying | None:
+        """The backup under way."""
+        return self._copying[0] if self._copying is not None else None
+
+    def copied(self, outcome: Copied | BackchannelError, now: float) -> Answer:
+        """A backup ended; who asked is told."""
+        assert self._copying is not None
+        _, caller, request_id, began = self._copying
+        self._copying = None
+        if isinstance(outcome, BackchannelError):
+            return Answer(caller, frame.answer_error(request_id, outcome))
+        answer = {"agent": self._host.name, "path": outcome.path, "bytes": outcome.bytes}
+        answer |= {"mailbox_id": self._host.mailbox.mailbox_id, "seconds": round(now - began, 3)}
+        return Answer(caller, frame.answer(request_id, answer))

@@ -2,7 +2,8 @@
 
 One pass: take what came in (up to 64 new connections a listener, each read at once), let the hosts commit it together,
 send the answers, and only then do what can wait. No polling anywhere: the loop sleeps until a descriptor or a deadline
-wakes it, and idle it has neither.
+wakes it, and idle it has neither. A pass looks only at the seats it touched; the others' deadlines lie in a heap, so a
+thousand idle names cost the one that is busy nothing.
 """
 
 import errno
@@ -15,6 +16,8 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..protocol.envelope import Peer
@@ -26,6 +29,7 @@ from ..transport.paths import Places
 from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
+from .copying import Copier
 from .flush import FlushThread, Log
 from .host import Host, StorageFailed, is_full
 from .log import Sparingly, logger
@@ -41,7 +45,7 @@ KEPT_IDLE_S = 5.0
 WRITE_S = 10.0
 EMFILE_PAUSE_S = 0.1
 CHECKPOINT_IDLE_S = 1.0
-CHECKPOINT_WAL_BYTES = 16 << 20
+CHECKPOINT_WAL_BYTES = 64 << 20  # 15,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
 WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
 WATCH_FALLBACK_S = 30.0
 SLEEP_S_MAX = 86400.0  # epoll counts milliseconds in an int: 25 days and more are an error
@@ -83,12 +87,18 @@ class Seat:
         self.log = log
         self.lock = lock
         self.links: dict[bool, dict[Link, None]] = {False: {}, True: {}}  # by is_control, oldest first
-        self.is_touched = True  # a session's times are saved by this boot's clock, and its PROBEs set out
+        self.is_touched = False
+        self.is_closed = False
+        self.wakes_at = math.inf  # its earliest deadline in the server's heap
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0
         self.wal_bytes = 0  # after the last checkpoint
         self.next_wal_look = 0.0
+        # A small reserve has to hold the log too: it is kept to half of it, and gives its room back.
+        reserve = host.config.reserve_bytes
+        self.is_tight = 0 < reserve < CHECKPOINT_WAL_BYTES
+        self.wal_bytes_max = reserve >> 1 if self.is_tight else CHECKPOINT_WAL_BYTES
 
 
 class Server:
@@ -99,8 +109,13 @@ class Server:
         self._places = places
         self._epoll = select.epoll()
         self._seats: list[Seat] = []
+        self._by_log: dict[Log, Seat] = {}
+        self._touched: list[Seat] = []  # in this pass
+        self._wakes: list[tuple[float, int, Seat]] = []  # a heap; the number only keeps seats from being compared
+        self._wake_numbers = count()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._flusher = FlushThread()
+        self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
         self._carriages: dict[links.Carriage, Seat] = {}
@@ -121,6 +136,7 @@ class Server:
             end.setblocking(False)
         self._register(self._wake_in.fileno(), _READ, lambda _: self._drain_wakeups())
         self._register(self._flusher.fd, _READ, lambda _: self._handle_flushes())
+        self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
         return Log(path, self._flusher)
@@ -128,6 +144,8 @@ class Server:
     def add(self, seat: Seat) -> None:
         """Begins to serve one more name."""
         self._seats.append(seat)
+        self._by_log[seat.log] = seat
+        self._touch(seat)  # a session's times are saved by this boot's clock, and its PROBEs set out
         for listener, is_control in ((seat.inbox, False), (seat.control, True)):
             self._listen(seat, listener, is_control=is_control)
         if seat.inbox.inode is None:
@@ -164,7 +182,7 @@ class Server:
                 is_due = self._due <= self.now
                 if is_due:
                     self._handle_timers()
-                if is_due or self._fresh or self._refused or any(seat.is_touched for seat in self._seats):
+                if is_due or self._touched or self._fresh or self._refused:
                     self._finish()
         except StorageFailed as failed:
             logger.error(
@@ -181,36 +199,53 @@ class Server:
                 self._close_seat(seat)
             except Exception as error:  # the other names close all the same
                 logger.error("%s did not close cleanly: %s", seat.host.name, error)
+        self._copier.close()
         self._flusher.close()
         self._watch.close()
 
     def _timeout(self) -> float:
         """Seconds until something is due; -1 is for ever."""
-        if any(seat.is_touched for seat in self._seats):
+        if self._touched:
             self._due = 0.0
             return 0.0  # sending the answers closed a connection that held something
         times = [self._next_sweep, self._next_look, self._next_watchdog, self._next_idle_look, self._paused_until]
-        times += [carriage.deadline for carriage in self._carriages]
-        for seat in self._seats:
-            times.append(seat.host.deadline)
-            times.append(seat.host.courier.deadline)
-            times.append(seat.log.deadline)
-            if seat.unchecked_since is not None:
-                times.append(seat.last_commit + CHECKPOINT_IDLE_S)
-        earliest = min((t for t in times if t is not None), default=None)
-        if earliest is None:
-            self._due = math.inf
-            return -1
+        earliest = min([t for t in times if t is not None], default=math.inf)
+        if self._wakes and self._wakes[0][0] < earliest:
+            earliest = self._wakes[0][0]
+        if self._carriages:
+            earliest = min(earliest, min(carriage.deadline for carriage in self._carriages))
         self._due = earliest
+        if earliest == math.inf:
+            return -1
         return min(SLEEP_S_MAX, max(0.0, earliest - clock()))
+
+    def _touch(self, seat: Seat) -> None:
+        """Something of it changed: this pass ends with its commit, and finds out when it has something to do next."""
+        if not seat.is_touched:
+            seat.is_touched = True
+            self._touched.append(seat)
+
+    def _set_alarm(self, seat: Seat) -> None:
+        """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
+        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline]
+        if seat.unchecked_since is not None:
+            times.append(seat.last_commit + CHECKPOINT_IDLE_S)
+        earliest = min([t for t in times if t is not None], default=math.inf)
+        if earliest < seat.wakes_at:
+            seat.wakes_at = earliest
+            heappush(self._wakes, (earliest, next(self._wake_numbers), seat))
 
     def _handle_timers(self) -> None:
         now = self.now
-        for seat in self._seats:
+        while self._wakes and self._wakes[0][0] <= now:
+            at, _, seat = heappop(self._wakes)
+            if seat.is_closed or at != seat.wakes_at:
+                continue
+            seat.wakes_at = math.inf
             deadline = seat.host.deadline
             if deadline is not None and deadline <= now:
                 seat.host.handle_timer(now, self.wall)
-                seat.is_touched = True
+            self._touch(seat)
         for carriage in [c for c in self._carriages if c.deadline <= now]:
             carriage.end("it did not answer in time")
         if self._next_sweep is not None and self._next_sweep <= now:
@@ -246,7 +281,8 @@ class Server:
 
     def _finish(self) -> None:
         """The end of a pass: commit, answer, and then what can wait."""
-        for seat in [s for s in self._seats if s.is_touched]:
+        touched, self._touched = self._touched, []
+        for seat in touched:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
@@ -258,6 +294,9 @@ class Server:
                     seat.unchecked_since = self.now
             for answer in answers:
                 self._answer(seat, answer)
+            if (copying := seat.host.operating.to_start) is not None:
+                seat.host.operating.to_start = None
+                self._copier.start(copying)
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
@@ -268,10 +307,12 @@ class Server:
             if not link.is_closed:
                 self._watch_link(link)
         self._fresh.clear()
-        for seat in self._seats:
-            self._send_couriers(seat)
-            seat.log.handle_timer(self.now)
-            self._maybe_checkpoint(seat)
+        for seat in touched:
+            if not seat.is_closed:
+                self._send_couriers(seat)
+                seat.log.handle_timer(self.now)
+                self._maybe_checkpoint(seat)
+                self._set_alarm(seat)
         # Only a loop that gets this far, commits included, is alive.
         if self._next_watchdog is not None and self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
@@ -283,16 +324,16 @@ class Server:
         if self.now - seat.last_commit < CHECKPOINT_IDLE_S:
             if self.now < seat.next_wal_look:
                 return
-            seat.next_wal_look = self.now + WAL_LOOK_S
+            seat.next_wal_look = self.now + (0.0 if seat.is_tight else WAL_LOOK_S)
             wal_bytes = seat.host.mailbox.wal_bytes
-            if wal_bytes < CHECKPOINT_WAL_BYTES:
+            if wal_bytes < seat.wal_bytes_max:
                 return
             # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
             # grow without end: the reserve of a nearly full disk has to hold it.
             if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
                 return
         try:
-            seat.host.mailbox.checkpoint()
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight)
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -397,7 +438,7 @@ class Server:
                 return
             if line and not line.isspace():
                 link.seat.host.receive(link, line, self.now, self.wall)
-                link.seat.is_touched = True
+                self._touch(link.seat)
                 if link.spoke_wrongly:
                     self._stop_reading(link)
                     return
@@ -520,7 +561,7 @@ class Server:
         link.sock.close()  # the kernel takes it out of epoll
         if link.is_control or link.pending:  # a stranger whose requests are all answered holds nothing
             seat.host.closed(link, self.now, self.wall)
-            seat.is_touched = True
+            self._touch(seat)
 
     def _sweep(self) -> None:
         """Lets go of strangers that have been silent or slow for too long."""
@@ -546,7 +587,8 @@ class Server:
                 sock = links.connect(self._places, errand.target)
             except links.NobodyThere as nobody:
                 seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
-                seat.is_touched = seat.is_touched or nobody.is_final
+                if nobody.is_final:
+                    self._touch(seat)
                 continue
             carriage = links.Carriage(errand, sock, self.now + links.ERRAND_S, self._errand_done)
             self._carriages[carriage] = seat
@@ -565,13 +607,13 @@ class Server:
     def _errand_done(self, carriage: links.Carriage, answer: bytes, why: str) -> None:
         seat = self._carriages.pop(carriage)
         self._handlers.pop(carriage.fd, None)
-        if seat not in self._seats:
+        if seat.is_closed:
             return
         if why:
             seat.host.errand_failed(carriage.errand, why, self.now, self.wall)
         else:
             seat.host.errand_answered(carriage.errand, answer, self.now, self.wall)
-            seat.is_touched = True
+        self._touch(seat)
 
     # --- everything else that can happen ------------------------------------------------------------------------------
 
@@ -595,6 +637,15 @@ class Server:
             if error is not None and not log.is_closed:
                 raise StorageFailed(f"fdatasync: {error}")
             log.flushed(upto, self.now)
+            if (seat := self._by_log.get(log)) is not None:
+                self._touch(seat)
+
+    def _handle_copies(self) -> None:
+        for copying, outcome in self._copier.done():
+            for seat in self._seats:
+                if seat.host.operating.copying is copying:
+                    self._touch(seat)
+                    self._send_answer(seat.host.operating.copied(outcome, self.now))
 
     def _handle_watch(self) -> None:
         """Something changed beside our sockets: are they still ours?"""
@@ -640,6 +691,10 @@ class Server:
                 self._handlers.pop(link.sock.fileno(), None)
                 link.sock.close()
         self._seats.remove(seat)
+        if (copying := seat.host.operating.copying) is not None:
+            self._copier.stop(copying)
+        del self._by_log[seat.log]
+        seat.is_closed = True
         seat.host.mailbox.close(self.wall, self.now)
         seat.log.close()
         seat.lock.close()

@@ -165,7 +165,7 @@ class SessionCalls:
         effects = sessions.endpoint.progress(session_id, sessionwire.checked_note(note) or "working", now)
         sessions.carry_out(effects, now, wall)
         for leased in self._host.mailbox.leased.values():
-            if leased.session == session_id:
+            if leased.ordered == session_id:
                 self._host.taking.renew_lease(leased.take, now)
         return self._record(request_id, session_id, now)
 

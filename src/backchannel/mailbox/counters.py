@@ -1,10 +1,10 @@
 """How many messages of whom are where, and whether one more fits.
 
-Kept in memory, written with the transaction that changes them, reloaded when one is rolled back. The rule for a share
-comes from D-Bus: whoever floods gets ever less of what is left, so others still get in.
+Kept in memory, moved with every message, moved back when a transaction is undone. No commit writes any of it: it
+follows from the rows and from what was purged (see `standing`). The rule for a share comes from D-Bus: whoever floods
+gets ever less of what is left, so others still get in.
 """
 
-import sqlite3
 from collections.abc import Callable
 from operator import attrgetter
 
@@ -14,7 +14,8 @@ COLUMNS = ("total", "stored", "taken", "acked", "done", "rejected", "expired", "
 
 
 class Count:
-    """One sender's row."""
+    """One sender's messages, purged ones included. `total` is the sum of the eight stages; `bytes` are those of the
+    messages stored or taken."""
 
     __slots__ = COLUMNS
 
@@ -42,40 +43,26 @@ class Count:
 
 
 class Counters:
-    """All senders' rows and their sums."""
+    """All senders' counts and their sums."""
 
     def __init__(self, messages_max: int, bytes_max: int) -> None:
         self.messages_max = messages_max
         self.bytes_max = bytes_max
         self.by_sender: dict[str, Count] = {}
         self.stored = self.unacked = self.unacked_bytes = self.senders = 0
-        self._dirty: set[str] = set()
-        self._new: set[str] = set()  # senders without a row
 
-    def load(self, db: sqlite3.Connection) -> None:
-        rows = db.execute(
-            "SELECT sender, total, stored, taken, acked, done, rejected, expired, cancelled, dead, bytes FROM counters"
-        )
-        self.by_sender = {sender: Count(*values) for sender, *values in rows}
-        counts = self.by_sender.values()
+    def load(self, by_sender: dict[str, Count]) -> None:
+        self.by_sender = by_sender
+        counts = by_sender.values()
         self.stored = sum(c.stored for c in counts)
         self.unacked = sum(c.unacked for c in counts)
         self.unacked_bytes = sum(c.bytes for c in counts)
         self.senders = sum(c.unacked > 0 for c in counts)
-        self._dirty.clear()
-        self._new.clear()
 
-    def save(self, db: sqlite3.Cursor) -> None:
-        for sender in self._new:
-            db.execute("INSERT INTO counters VALUES (?,0,0,0,0,0,0,0,0,0,0)", (sender,))
-        for sender in self._dirty:
-            db.execute(
-                "UPDATE counters SET total = ?, stored = ?, taken = ?, acked = ?, done = ?, rejected = ?, expired = ?,"
-                " cancelled = ?, dead = ?, bytes = ? WHERE sender = ?",
-                (*self.by_sender[sender].values(), sender),
-            )
-        self._dirty.clear()
-        self._new.clear()
+    @property
+    def total(self) -> int:
+        """How many messages were ever stored."""
+        return sum(count.total for count in self.by_sender.values())
 
     def sums(self) -> dict[str, int]:
         """All senders together, by column."""
@@ -104,37 +91,36 @@ class Counters:
                 retry=True,
             )
 
-    def added(self, sender: str, stage: str, size: int) -> None:
-        """A new message of `sender` entered as `stage` (stored or taken)."""
+    def moved(self, sender: str, before: str | None, after: str | None, size: int) -> None:
+        """A message of `sender` went from one stage to another; `size` counts while it is stored or taken.
+
+        None is where it comes from when it is new, and where it goes when that is undone.
+        """
         count = self.by_sender.get(sender)
         if count is None:
             count = self.by_sender[sender] = Count()
-            self._new.add(sender)
-        count.total += 1
-        self._enter(count, stage, size)
-        self._dirty.add(sender)
-
-    def moved(self, sender: str, before: str, after: str, size: int) -> None:
-        """A message of `sender` went from one stage to another; `size` counts while it is stored or taken."""
-        count = self.by_sender[sender]
-        if before == "stored" or before == "taken":
-            count.bytes -= size
-            self.unacked_bytes -= size
-            self.unacked -= 1
-            self.stored -= before == "stored"
-            self.senders -= count.unacked == 1
-        setattr(count, before, getattr(count, before) - 1)
-        self._enter(count, after, size)
-        self._dirty.add(sender)
-
-    def _enter(self, count: Count, stage: str, size: int) -> None:
-        if stage == "stored" or stage == "taken":
-            self.senders += count.unacked == 0
-            count.bytes += size
-            self.unacked_bytes += size
-            self.unacked += 1
-            self.stored += stage == "stored"
-        setattr(count, stage, getattr(count, stage) + 1)
+        if before is None:
+            count.total += 1
+        else:
+            if before == "stored" or before == "taken":
+                count.bytes -= size
+                self.unacked_bytes -= size
+                self.unacked -= 1
+                self.stored -= before == "stored"
+                self.senders -= count.unacked == 1
+            setattr(count, before, getattr(count, before) - 1)
+        if after is None:
+            count.total -= 1
+            if not count.total:
+                del self.by_sender[sender]
+        else:
+            if after == "stored" or after == "taken":
+                self.senders += count.unacked == 0
+                count.bytes += size
+                self.unacked_bytes += size
+                self.unacked += 1
+                self.stored += after == "stored"
+            setattr(count, after, getattr(count, after) + 1)
 
 
 _values: Callable[[Count], tuple[int, ...]] = attrgetter(*COLUMNS)

@@ -3,21 +3,27 @@
 Calls change the open transaction (begun by the first of them); nothing is true before `commit()` returned, and after
 `rollback()` nothing happened. The daemon commits once per pass of its loop for everything that arrived in it.
 
-`now` is seconds since boot (it never jumps), `wall` is Unix time (it may, and is only ever shown). Leases live in
-memory beside the rows that make them durable: a restart finds them again and gives their takers a moment.
+`now` is seconds since boot (it never jumps), `wall` is Unix time (it may, and is only ever shown). Leases, counters and
+the order of what waits live in memory beside the rows they follow from; a restart finds them again. All three change by
+`_move` alone, and a rollback is the same moves backwards.
 """
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import msgspec
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
 from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
+from . import standing
 from .counters import Counters
 from .database import damaged, open_database, quick_check, unusable
+from .ready import Ready
+from .standing import INLINE_MAX, SIZE, TEXT, Standing
 
 HELD_GRACE_S = 5.0  # how long a held lease waits for its client after a daemon's restart
 DETACHED_S = 300.0  # a shell user's time to act on what `recv --keep` printed
@@ -25,24 +31,31 @@ DELIVERIES_MAX = 5  # then a message is dead: whatever takes it does not survive
 _ALWAYS_KNOWN = {"mailbox_id", "epoch", "boot_id", "boot_offset", "clean"}  # of `meta`, written in one transaction
 
 _ENVELOPE = (
-    "id, sender, kind, text, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
+    f"id, sender, kind, {TEXT}, uid, gid, pid, sent_at, priority, NULL, headers, session, reply_to, trace_id, hops,"
     " durability, extra, path, bounce"
 )
 
 _STATE = (
-    "msg_no, id, sender, uid, stage, delivery, durability, reason, evidence, reply_id,"
-    " length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0), trace_id, hops, path, bounce, unseen,"
-    " kind, session"
+    f"msg_no, id, sender, uid, stage, priority, delivery, durability, reason, evidence, reply_id, {SIZE},"
+    " trace_id, hops, path, bounce, unseen, kind, session"
 )
 
 
 class Leased:
-    """One message that is handed out."""
+    """One message that is handed out. `ordered` is the session whose next mail waits until this one is settled."""
 
-    __slots__ = ("delivery", "id", "msg_no", "sender", "session", "size", "take", "taken_at")
+    __slots__ = ("delivery", "id", "msg_no", "ordered", "sender", "session", "size", "take", "taken_at")
 
     def __init__(
-        self, msg_no: int, message_id: str, sender: str, size: int, delivery: int, take: "Lease", session: str | None
+        self,
+        msg_no: int,
+        message_id: str,
+        sender: str,
+        size: int,
+        delivery: int,
+        take: "Lease",
+        kind: str,
+        session: str | None,
     ) -> None:
         self.msg_no = msg_no
         self.id = message_id
@@ -50,7 +63,8 @@ class Leased:
         self.size = size
         self.delivery = delivery
         self.take = take
-        self.session = session  # whose next mail waits until this one is settled
+        self.session = session
+        self.ordered = in_order(kind, session)
         self.taken_at: float | None = None  # Unix time; None: by an earlier daemon
 
 
@@ -81,69 +95,38 @@ class Handed:
         self.stored_at = stored_at
 
 
-class State:
-    """What is known of one message: the row without its text."""
+class State(msgspec.Struct, gc=False):
+    """What is known of one message: the row without its text. A Struct, for one is made of every push and ack: as a
+    plain class that took a microsecond more."""
 
-    __slots__ = (
-        "bounce",
-        "delivery",
-        "durability",
-        "evidence",
-        "hops",
-        "id",
-        "kind",
-        "msg_no",
-        "path",
-        "reason",
-        "reply_id",
-        "sender",
-        "session",
-        "size",
-        "stage",
-        "trace_id",
-        "uid",
-        "unseen",
-    )
+    msg_no: int
+    id: str
+    sender: str
+    uid: int
+    word: str
+    priority: int
+    delivery: int
+    durability: str
+    reason: str | None
+    evidence: str | None
+    reply_id: str | None
+    size: int
+    trace_id: str | None
+    hops: int
+    went_through: str | None
+    bounce: int
+    unseen: int
+    kind: str
+    session: str | None
 
-    def __init__(
-        self,
-        msg_no: int,
-        message_id: str,
-        sender: str,
-        uid: int,
-        stage: str,
-        delivery: int,
-        durability: str,
-        reason: str | None,
-        evidence: str | None,
-        reply_id: str | None,
-        size: int,
-        trace_id: str | None,
-        hops: int,
-        path: str | None,
-        bounce: int,
-        unseen: int,
-        kind: str,
-        session: str | None,
-    ) -> None:
-        self.msg_no = msg_no
-        self.id = message_id
-        self.sender = sender
-        self.uid = uid
-        self.stage = Stage(stage)
-        self.delivery = delivery
-        self.durability = durability
-        self.reason = reason
-        self.evidence = evidence
-        self.reply_id = reply_id
-        self.size = size
-        self.trace_id = trace_id
-        self.hops = hops
-        self.path = path.split(",") if path else []
-        self.bounce = bool(bounce)
-        self.unseen = unseen
-        self.kind = kind
-        self.session = session
+    @property
+    def stage(self) -> Stage:
+        return STAGES[self.word]
+
+    @property
+    def path(self) -> list[str]:
+        """The agents it went through, oldest first."""
+        return self.went_through.split(",") if self.went_through else []
 
 
 class Mailbox:
@@ -169,9 +152,10 @@ class Mailbox:
         self.deliveries_max = deliveries_max
         self.detached_s = detached_s
         self.counters = Counters(messages_max, bytes_max)
+        self.ready = Ready()
         self.leases: dict[str, Lease] = {}
         self.leased: dict[int, Leased] = {}
-        self._emptied: dict[str, Lease] = {}  # since the last commit; a rollback fills them again
+        self._moves: list[Move] = []  # since the last commit
         self.changed: list[tuple[int, str]] = []
         self.ended_undone: list[tuple[State, Stage, str]] = []
         self.poisoned: list[str] = []
@@ -217,16 +201,24 @@ class Mailbox:
         meta = dict(self.db.execute("SELECT key, value FROM meta"))
         if meta and not meta.keys() >= _ALWAYS_KNOWN:
             raise damaged(self.path, "it has forgotten what it is")
-        if meta and not meta["clean"]:
+        was_closed = bool(meta) and bool(meta["clean"])
+        if meta and not was_closed:
             quick_check(self.db, self.path)
+        found = (standing.load(self.db) if was_closed else None) or standing.count(self.db)
         self.db.execute("PRAGMA synchronous=FULL")  # no frame may tell of an epoch that a power cut undoes
         self.begin()
         if not meta:
             meta = {"mailbox_id": random(16).hex(), "epoch": 1, "boot_id": boot_id, "boot_offset": wall - now}
         elif meta["boot_id"] != boot_id:
-            # Another boot counts its seconds from another zero.
+            # Another boot counts its seconds from another zero. What ended needs no time, and is not looked at.
             shift = meta["boot_offset"] - (wall - now)
-            self.db.execute("UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL", (shift,))
+            self.db.execute(
+                "UPDATE messages SET expires = expires + ? WHERE expires IS NOT NULL AND stage = 'stored'", (shift,)
+            )
+            self.db.executemany(
+                "UPDATE messages SET expires = expires + ? WHERE msg_no = ? AND expires IS NOT NULL",
+                [(shift, number) for number in found.taken],
+            )
             # Kept until the sessions are written by the new clock: a kill may come first.
             meta["clock_shift"] = meta.get("clock_shift", 0.0) + shift
             if not meta["clean"]:
@@ -239,43 +231,42 @@ class Mailbox:
         self.mailbox_id = str(meta["mailbox_id"])
         self.epoch = int(meta["epoch"])
         self.clock_shift = float(meta.get("clock_shift", 0.0))
-        self.reload(now)
+        self._stand(found, now)
+        self._read_back()
 
-    def reload(self, now: float) -> None:
-        """Reads back what memory mirrors: counters, leases, the next number. After opening, and after a rollback.
+    def _stand(self, found: Standing, now: float) -> None:
+        """Takes over what memory mirrors. What is handed out waits for its client."""
+        self.counters.load(found.counts)
+        self.ready = found.ready
+        for number in found.taken:
+            message_id, sender, size, delivery, take_id, detached, kind, session = self.db.execute(
+                f"SELECT id, sender, {SIZE}, delivery, take_id, detached, kind, session"  # noqa: S608
+                " FROM messages WHERE msg_no = ?",
+                (number,),
+            ).fetchone()
+            grace = self.detached_s if detached else HELD_GRACE_S
+            lease = self.leases.get(take_id) or Lease(take_id, detached=bool(detached), deadline=now + grace)
+            self._hold(Leased(number, message_id, sender, size, delivery, lease, kind, session))
+        self._next_no = standing.highest_no(self.db) + 1
 
-        A lease that memory already knew stays the same object, with its deadline; one found only on disk waits for
-        its client.
-        """
-        self.counters.load(self.db)
+    def _read_back(self) -> None:
+        """What memory mirrors of the rest of the file."""
         paused = self.db.execute("SELECT value FROM meta WHERE key = 'paused'").fetchone()
         self.paused = bool(paused and paused[0])
-        known = self._emptied | self.leases
-        for before in known.values():
-            before.messages.clear()
-        self.leases, self.leased, self._emptied = {}, {}, {}
-        self._in_hand.clear()
-        rows = self.db.execute(
-            "SELECT msg_no, id, sender, length(text) + ifnull(length(headers), 0) + ifnull(length(extra), 0),"
-            " delivery, take_id, detached, kind, session FROM messages WHERE stage = 'taken' ORDER BY msg_no"
-        )
-        for msg_no, message_id, sender, size, delivery, take_id, detached, kind, session in rows:
-            lease = self.leases.get(take_id) or known.get(take_id)
-            if lease is None:
-                grace = self.detached_s if detached else HELD_GRACE_S
-                lease = Lease(take_id, detached=bool(detached), deadline=now + grace)
-            self._add_to(lease, Leased(msg_no, message_id, sender, size, delivery, lease, in_order(kind, session)))
-        last = self.db.execute("SELECT max(msg_no) FROM messages").fetchone()[0]
-        self._next_no = (last or 0) + 1
         self._find_next_expiry()
 
     def close(self, wall: float, now: float) -> None:
         """An orderly end: the log goes into the file, and the next start need not check it."""
         if self.in_transaction:
-            self.rollback(now)
-        self.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
-        self.db.execute("UPDATE meta SET value = ? WHERE key = 'boot_offset'", (wall - now,))
-        self.db.close()
+            self.rollback()
+        try:
+            self.begin()
+            standing.save(self.db, Standing(self.counters.by_sender, self.ready, list(self.leased)))
+            self.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+            self.db.execute("UPDATE meta SET value = ? WHERE key = 'boot_offset'", (wall - now,))
+            self.commit()
+        finally:
+            self.db.close()
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -286,20 +277,25 @@ class Mailbox:
 
     def commit(self) -> None:
         """Makes everything since `begin` true. Raises `sqlite3.Error`; nothing is known then until `rollback`."""
-        self.counters.save(self._writer)
         self._writer.execute("COMMIT")
         self.in_transaction = False
-        self._emptied.clear()
+        self._moves.clear()
         self.commits += 1
 
-    def rollback(self, now: float) -> None:
+    def rollback(self) -> None:
+        """Nothing since `begin` happened. A lease that was emptied holds its messages again, with its deadline."""
         if self.db.in_transaction:  # a full disk makes SQLite roll back by itself
             self.db.execute("ROLLBACK")
         self.in_transaction = False
         self.changed.clear()
         self.ended_undone.clear()
         self.poisoned.clear()
-        self.reload(now)
+        for number, sender, size, priority, session, before, after, leased in reversed(self._moves):
+            self._carry_out(number, sender, size, priority, session, after, before, leased)
+            if before is None:
+                self._next_no = number
+        self._moves.clear()
+        self._read_back()
 
     @property
     def file_bytes(self) -> int:
@@ -312,16 +308,20 @@ class Mailbox:
         except FileNotFoundError:
             return 0
 
-    def checkpoint(self) -> None:
-        """Moves the log into the file. Costs milliseconds (it waits for the disk): only when nobody waits.
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Moves the log into the file, and with `truncate` gives its room back. Costs milliseconds (it waits for the
+        disk): only when nobody waits.
 
         In an open transaction it is not done: a commit follows, and the next occasion after that.
         """
         if self.in_transaction:
             return
-        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one.
-        self.db.execute("UPDATE meta SET value = value WHERE key = 'clean'")
+        self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchone()
+        # The first commit after a checkpoint restarts the log and waits for the disk once more. Let it be this one; a
+        # row that would stay as it is would not be written.
+        self.db.execute(
+            "INSERT INTO meta (key, value) VALUES ('checkpoints', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+        )
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
@@ -346,6 +346,9 @@ class Mailbox:
         self.begin()
         number = self._next_no
         expires = None if e.ttl is None else now + e.ttl
+        text, long_text = e.text, None
+        if len(text) > INLINE_MAX:
+            text, long_text = b"", text
         stage, delivery, take_id, detached = "stored", 0, None, None
         if lease is not None:
             stage, delivery, take_id, detached = "taken", 1, lease.take_id, lease.detached
@@ -355,7 +358,7 @@ class Mailbox:
                 " expires, sent_at, stored_at, uid, gid, pid, durability, session, reply_to, trace_id, hops,"
                 " headers, extra, path, bounce) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
-                    number, e.id, e.sender, e.kind, e.text, stage, e.priority, delivery, take_id, detached,
+                    number, e.id, e.sender, e.kind, text, stage, e.priority, delivery, take_id, detached,
                     expires, e.sent_at, wall, e.uid, e.gid, e.pid, e.durability, e.session, e.reply_to, e.trace_id,
                     e.hops, e.headers, e.extra, e.path, e.bounce,
                 ),
@@ -364,24 +367,28 @@ class Mailbox:
             existing = self.find(e.id, e.sender)
             assert existing is not None, "only the id and sender are unique"
             return self._repeated(existing, e), True, None
+        if long_text is not None:
+            self._writer.execute("INSERT INTO texts (msg_no, text) VALUES (?, ?)", (number, long_text))
         self._next_no = number + 1
-        self.counters.added(e.sender, stage, size)
         state = State(
-            number, e.id, e.sender, e.uid, stage, delivery, e.durability, None, None, None, size,
+            number, e.id, e.sender, e.uid, stage, e.priority, delivery, e.durability, None, None, None, size,
             e.trace_id, e.hops, e.path, e.bounce, 0, e.kind, e.session,
         )  # fmt: skip
         self.changed.append((number, "stored"))
         if lease is None:
+            self._move(number, e.sender, size, e.priority, e.session, None, "stored")
             if expires is not None and (self.next_expiry is None or expires < self.next_expiry):
                 self.next_expiry = expires
             return state, False, None
         self.changed.append((number, "taken"))
-        self._add_to(lease, Leased(number, e.id, e.sender, size, 1, lease, in_order(e.kind, e.session)))
+        leased = Leased(number, e.id, e.sender, size, 1, lease, e.kind, e.session)
+        self._move(number, e.sender, size, e.priority, e.session, None, "taken", leased)
         return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
         text, headers = self.db.execute(
-            "SELECT text, headers FROM messages WHERE msg_no = ?", (state.msg_no,)
+            f"SELECT {TEXT}, headers FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+            (state.msg_no,),
         ).fetchone()
         if not same_content(envelope, text, headers):
             raise Refused(
@@ -421,13 +428,11 @@ class Mailbox:
                 " WHERE msg_no = ?",
                 (lease.take_id, lease.detached, number),
             )
-            envelope = Envelope(*fields)
-            ordered = in_order(envelope.kind, envelope.session)
-            leased = Leased(number, envelope.id, envelope.sender, envelope.body_bytes, delivery + 1, lease, ordered)
-            self.counters.moved(envelope.sender, "stored", "taken", leased.size)
+            e = Envelope(*fields)
+            leased = Leased(number, e.id, e.sender, e.body_bytes, delivery + 1, lease, e.kind, e.session)
+            self._move(number, e.sender, leased.size, e.priority, e.session, "stored", "taken", leased)
             self.changed.append((number, "taken"))
-            self._add_to(lease, leased)
-            handed.append(Handed(envelope, number, delivery + 1, stored_at))
+            handed.append(Handed(e, number, delivery + 1, stored_at))
             size += leased.size
         return handed
 
@@ -437,37 +442,34 @@ class Mailbox:
         session: str | None,
         wants: Callable[[str, str | None, str | None], bool] | None,
     ) -> Any:
+        numbers: Iterable[int] = self.ready
         if reply_to is not None:
             rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
-                " WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
+                "SELECT msg_no FROM messages WHERE stage = 'stored' AND reply_to = ? ORDER BY priority, msg_no",
                 (reply_to,),
             )
+            numbers = [number for (number,) in rows.fetchall()]
         elif session is not None:
-            rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
-                " WHERE stage = 'stored' AND session = ? ORDER BY priority, msg_no",
-                (session,),
-            )
-        else:
-            rows = self.db.execute(
-                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
-                " WHERE stage = 'stored' ORDER BY priority, msg_no"
-            )
+            numbers = self.ready.in_session(session)
         passed_over: set[str] = set()  # sessions whose data waits for somebody else: what comes behind it waits too
-        try:
-            # The first nearly always is the one; SQLite steps only as far as we look.
-            for row in rows:
-                kind, of = row[4], row[13]
+        for number in numbers:  # the first nearly always is the one
+            if wants is not None or self._in_hand:
+                kind, of, answers = self.db.execute(
+                    "SELECT kind, session, reply_to FROM messages WHERE msg_no = ?", (number,)
+                ).fetchone()
                 is_data = kind in SESSION_DATA
-                if wants is not None and not wants(kind, of, row[14]):
+                if wants is not None and not wants(kind, of, answers):
                     if is_data:
                         passed_over.add(of)
-                elif not (is_data and of in passed_over) and not self.is_in_hand(kind, of):
-                    return row
-            return None
-        finally:
-            rows.close()
+                    continue
+                if (is_data and of in passed_over) or self.is_in_hand(kind, of):
+                    continue
+            return self.db.execute(
+                f"SELECT msg_no, delivery, {_ENVELOPE}, stored_at FROM messages"  # noqa: S608 - a constant
+                " WHERE msg_no = ?",
+                (number,),
+            ).fetchone()
+        return None
 
     def is_in_hand(self, kind: str, session: str | None) -> bool:
         """Whether such mail must wait, because mail of its session that comes before it is leased."""
@@ -488,12 +490,6 @@ class Mailbox:
             )
             for number, leased in sorted(lease.messages.items())
         ]
-
-    def _add_to(self, lease: Lease, leased: Leased) -> None:
-        lease.messages[leased.msg_no] = self.leased[leased.msg_no] = leased
-        self.leases[lease.take_id] = lease
-        if leased.session is not None:
-            self._in_hand.add(leased.session)
 
     # --- settling -----------------------------------------------------------------------------------------------------
 
@@ -609,15 +605,65 @@ class Mailbox:
         self._moved(state, stage)
 
     def _moved(self, state: State, stage: Stage) -> None:
-        self.counters.moved(state.sender, state.stage.value, stage.value, state.size)
+        self._move(state.msg_no, state.sender, state.size, state.priority, state.session, state.word, stage.value)
         self.changed.append((state.msg_no, stage.value))
-        leased = self.leased.pop(state.msg_no, None)
-        if leased is not None:
-            del leased.take.messages[state.msg_no]
-            if leased.session is not None:
-                self._in_hand.discard(leased.session)
-            if not leased.take.messages:
-                self._emptied[leased.take.take_id] = self.leases.pop(leased.take.take_id)
+
+    # --- what memory mirrors ------------------------------------------------------------------------------------------
+
+    def _move(
+        self,
+        number: int,
+        sender: str,
+        size: int,
+        priority: int,
+        session: str | None,
+        before: str | None,
+        after: str,
+        leased: Leased | None = None,
+    ) -> None:
+        """A message went from one stage to another, or came in; with `leased` it is handed out now."""
+        if before == "taken":
+            leased = self.leased[number]
+        self._moves.append((number, sender, size, priority, session, before, after, leased))
+        self._carry_out(number, sender, size, priority, session, before, after, leased)
+
+    def _carry_out(
+        self,
+        number: int,
+        sender: str,
+        size: int,
+        priority: int,
+        session: str | None,
+        before: str | None,
+        after: str | None,
+        leased: Leased | None,
+    ) -> None:
+        self.counters.moved(sender, before, after, size)
+        if before == "stored":
+            self.ready.remove(number, priority, session)
+        elif before == "taken":
+            assert leased is not None
+            self._let_go(leased)
+        if after == "stored":
+            self.ready.add(number, priority, session)
+        elif after == "taken":
+            assert leased is not None
+            self._hold(leased)
+
+    def _hold(self, leased: Leased) -> None:
+        lease = leased.take
+        lease.messages[leased.msg_no] = self.leased[leased.msg_no] = leased
+        self.leases[lease.take_id] = lease
+        if leased.ordered is not None:
+            self._in_hand.add(leased.ordered)
+
+    def _let_go(self, leased: Leased) -> None:
+        lease = leased.take
+        del self.leased[leased.msg_no], lease.messages[leased.msg_no]
+        if leased.ordered is not None:
+            self._in_hand.discard(leased.ordered)
+        if not lease.messages:
+            del self.leases[lease.take_id]
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -673,7 +719,10 @@ class Mailbox:
 
     def text(self, msg_no: int) -> bytes:
         """The text of a message: a JSON string."""
-        text: bytes = self.db.execute("SELECT text FROM messages WHERE msg_no = ?", (msg_no,)).fetchone()[0]
+        text: bytes = self.db.execute(
+            f"SELECT {TEXT} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+            (msg_no,),
+        ).fetchone()[0]
         return text
 
     def waiting(self, after: int, count: int) -> sqlite3.Cursor:
@@ -721,19 +770,13 @@ class Mailbox:
 
     def oldest_unacked(self) -> float | None:
         """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""
-        ages = [
-            row[0]
-            for row in (
-                self.db.execute(
-                    "SELECT stored_at FROM messages WHERE stage = 'stored' ORDER BY priority, msg_no LIMIT 1"
-                ).fetchone(),
-                self.db.execute(
-                    "SELECT stored_at FROM messages WHERE stage = 'taken' ORDER BY msg_no LIMIT 1"
-                ).fetchone(),
-            )
-            if row
-        ]
-        return min(ages, default=None)
+        numbers = [*self.leased]
+        if (waiting := self.ready.oldest()) is not None:
+            numbers.append(waiting)
+        if not numbers:
+            return None
+        age: float = self.db.execute("SELECT stored_at FROM messages WHERE msg_no = ?", (min(numbers),)).fetchone()[0]
+        return age
 
     def withdraw(self, message_id: str, sender: str, reason: str, wall: float) -> bool:
         """Cancels a notice of our own that has become pointless; False if somebody took it before, or none is there."""
@@ -747,6 +790,11 @@ class Mailbox:
         self.next_expiry = self.db.execute(
             "SELECT min(expires) FROM messages WHERE expires IS NOT NULL AND stage = 'stored'"
         ).fetchone()[0]
+
+
+STAGES = {stage.value: stage for stage in Stage}
+# msg_no, sender, size, priority, session, stage before (None: new), stage after, what is leased if one of them is taken
+Move = tuple[int, str, int, int, str | None, str | None, str, Leased | None]
 
 
 def in_order(kind: str, session: str | None) -> str | None:

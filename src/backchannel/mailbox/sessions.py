@@ -14,6 +14,7 @@ from ..protocol.sessionwire import Lineage
 from ..protocol.states import Cause
 from ..protocol.synnumbers import SynNumbers
 from .mailbox import Mailbox
+from .standing import TEXT
 
 
 class About(NamedTuple):
@@ -175,15 +176,14 @@ class Sessions:
 
     def has_mail(self, session: str) -> bool:
         """Whether anything of it waits, or is handed out."""
-        row = self._db.execute(
-            "SELECT EXISTS (SELECT 1 FROM messages WHERE session = ? AND stage IN ('stored', 'taken'))", (session,)
-        ).fetchone()
-        return bool(row[0])
+        waiting = self._mailbox.ready.in_session(session)
+        return bool(waiting) or any(leased.session == session for leased in self._mailbox.leased.values())
 
     def received(self, session: str) -> list[tuple[Any, ...]]:
         """(kind, id, text, stage, stored_at, ended_at) of the mail that came in this session, in order."""
         return self._db.execute(
-            "SELECT kind, id, text, stage, stored_at, ended_at FROM messages WHERE session = ? ORDER BY msg_no",
+            f"SELECT kind, id, {TEXT}, stage, stored_at, ended_at FROM messages"  # noqa: S608 - a constant
+            " WHERE session = ? ORDER BY msg_no",
             (session,),
         ).fetchall()
 

@@ -234,6 +234,12 @@ class Check(msgspec.Struct, gc=False):
     flush: bool = False
 
 
+class Backup(msgspec.Struct, gc=False):
+    """A copy of the mailbox, made while it works. Answered when the file is whole, checked, and has its name."""
+
+    path: str | None = None  # absolute; none: in the agent's own directory
+
+
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
