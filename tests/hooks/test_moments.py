@@ -1,5 +1,6 @@
 """What a window's hooks answer at each moment, in each program's words, and what becomes of the mail."""
 
+import json
 import os
 import re
 import signal
@@ -363,8 +364,37 @@ def test_who_asks_once_is_not_kept_waiting(shop: Moments) -> None:
     assert waiter.returncode == 0
 
 
-@pytest.mark.parametrize("dialect", ["codex", "gemini"])
-def test_a_program_that_cannot_be_woken_is_not_waited_for(shop: Moments, dialect: str) -> None:
-    shop.at(dialect, "session-start")
-    assert shop.at(dialect, "wait") is None
+def test_a_program_that_cannot_be_woken_is_not_waited_for(shop: Moments) -> None:
+    shop.at("gemini", "session-start")
+    assert shop.at("gemini", "wait") is None
     assert "cannot be woken" in shop.log()
+
+
+def test_a_codex_that_does_not_take_the_mail_leaves_it_to_the_next_turn(shop: Moments, world: World) -> None:
+    """The program here is the interpreter of these tests, which knows no `queue`."""
+    shop.at("codex", "session-start")
+    shop.at("codex", "stop")  # begins to wait
+    until(lambda: attached(world), "the waiter")
+    message_id = shop.send("wake up")
+    until(lambda: "codex queue failed" in shop.log(), "the attempt")
+    until(lambda: shop.stage(message_id) == "stored", "the mail to be given back")
+    assert "wake up" in context(shop.at("codex", "prompt"))
+
+
+def test_mail_that_was_queued_is_seen_when_the_turn_that_it_began_ends(shop: Moments, world: World) -> None:
+    shop.at("codex", "session-start")
+    message_id = shop.send("queued")
+    (message,) = json.loads("[" + world.cli("recv", "--keep", "--json", agent="shop").stdout + "]")
+    path = world.paths.state("shop", "windows/w1")
+    with open(path) as file:
+        about = json.load(file)
+    with open(path, "w") as file:
+        json.dump(about | {"pending": [[message_id, "analyst", message["delivery"], 2]]}, file)
+    shop.at("codex", "prompt", prompt="something else, of the user")
+    shop.at("codex", "stop")
+    assert shop.stage(message_id) == "taken"
+    shop.at("codex", "prompt", prompt=f"[Backchannel · message of agent analyst · message {message_id}]\nqueued")
+    shop.at("codex", "tool")
+    assert shop.stage(message_id) == "taken"
+    shop.at("codex", "stop")
+    assert shop.stage(message_id) == "acked"
