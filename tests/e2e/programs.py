@@ -91,11 +91,11 @@ class Home:
         }
         _SETTINGS[program](self)
 
-    def init(self) -> None:
-        """As a person does it."""
+    def init(self, *what: str) -> None:
+        """As a person does it: the program's hooks, or `what`."""
         done = subprocess.run(
-            ["backchannel", "init", self.program, "--yes"], cwd=self.project, env=self.env, capture_output=True,
-            text=True, timeout=60,
+            ["backchannel", "init", *(what or [self.program]), "--yes"], cwd=self.project, env=self.env,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -214,6 +214,7 @@ def _claude_environment(model: Model, home: Path) -> dict[str, str]:
         "ANTHROPIC_API_KEY": API_KEY,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "ENABLE_TOOL_SEARCH": "false",  # the tools of a server stand in the request, and need not be looked for
     }
 
 
@@ -233,10 +234,13 @@ def _gemini_environment(model: Model, home: Path) -> dict[str, str]:
 def _claude_settings(home: Home) -> None:
     """As a user has it who let it answer without asking."""
     command = os.path.join(sysconfig.get_path("scripts"), "backchannel")
-    permissions = {"allow": [f"Bash({command} reply:*)", "Bash(echo:*)"], "defaultMode": "default"}
+    allowed = [f"Bash({command} reply:*)", "Bash(echo:*)", "mcp__backchannel"]
+    permissions = {"allow": allowed, "defaultMode": "default"}
     place = home.project / ".claude"
     place.mkdir()
-    (place / "settings.local.json").write_text(json.dumps({"permissions": permissions}))
+    (place / "settings.local.json").write_text(
+        json.dumps({"permissions": permissions, "enabledMcpjsonServers": ["backchannel"]})
+    )
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     state = {
         "hasCompletedOnboarding": True, "theme": "dark", "customApiKeyResponses": {"approved": [API_KEY[-20:]]},
