@@ -8,7 +8,6 @@ import argparse
 import gc
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -97,6 +96,7 @@ def serve(places: Places, names: list[AgentName]) -> int:
             server.add(seat)
             logger.info("%s is served in %s", name, places.sockets(name))
         os.chdir("/")
+        gc.collect()
         gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
         gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
         manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
@@ -173,6 +173,8 @@ def remove(places: Places, name: AgentName, *, purge: bool) -> int:
     # In one step nobody is registered under this name any more; if that is not allowed, nothing has happened.
     leaving = places.state(f".{name}.{os.getpid()}.removed")
     os.rename(places.state(name), leaving)
+    import shutil  # 0.7 MB that no running daemon needs
+
     shutil.rmtree(leaving)
     shutil.rmtree(places.sockets(name), ignore_errors=True)
     lock.close()
