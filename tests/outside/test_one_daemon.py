@@ -1,13 +1,14 @@
 """One name, one daemon: the second leaves with 75 and has changed nothing. And one daemon for several names."""
 
 import os
+import socket
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ..world import Daemon, World, eventually, stays
+from ..world import Daemon, Link, World, eventually, stays
 
 EXIT_TEMPORARY = 75
 EXIT_CONFIG = 78
@@ -62,6 +63,53 @@ def test_of_many_that_start_at_once_exactly_one_serves(world: World, attempt: in
     assert [daemon.ended() for daemon in daemons if daemon is not winner] == [EXIT_TEMPORARY] * 5
     assert world.push("bob")["stage"] == "stored"
     assert winner.is_running
+
+
+@pytest.mark.parametrize(
+    "times", [pytest.param(5, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
+)
+@pytest.mark.timeout(900)
+def test_two_that_start_at_once_over_a_killed_one_are_never_both_nor_none(world: World, times: int) -> None:
+    """Each time the one before is killed, two start together; the kernel says who of them is behind the sockets."""
+    receipts = []
+    winner = None
+    for number in range(times):
+        if winner is not None:
+            winner.kill()
+        pair = [world.spawn("bob"), world.spawn("bob")]
+        eventually(lambda pair=pair: sum(d.is_running for d in pair) == 1, "one of the two leaves", within=20)  # type: ignore[misc]
+        (winner,) = [daemon for daemon in pair if daemon.is_running]
+        (loser,) = [daemon for daemon in pair if daemon is not winner]
+        assert loser.process.returncode == EXIT_TEMPORARY
+        world.await_answer(winner)
+        assert [served_by(world, which) for which in ("inbox", "control")] == [winner.pid] * 2
+        receipts.append(world.push("bob", str(number)))
+    assert winner is not None
+    assert world.texts("bob") == [str(number) for number in range(times)]
+    assert [receipt["msg_no"] for receipt in receipts] == list(range(1, times + 1))
+
+
+def served_by(world: World, which: str) -> int:
+    """The pid of the process that listens there."""
+    with Link(world.path("bob", which)) as link:
+        return int.from_bytes(link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+
+
+@pytest.mark.parametrize(
+    "times", [pytest.param(5, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
+)
+@pytest.mark.timeout(900)
+def test_of_each_pair_that_starts_at_once_one_serves_a_name_of_its_own(world: World, times: int) -> None:
+    for number in range(times):
+        name = f"name-{number}"
+        pair = [world.spawn(name), world.spawn(name)]
+        eventually(lambda pair=pair: sum(d.is_running for d in pair) == 1, "one of the two leaves", within=20)  # type: ignore[misc]
+        (winner,) = [daemon for daemon in pair if daemon.is_running]
+        world.await_answer(winner)
+        before = fingerprint(world)
+        assert world.spawn(name).ended() == EXIT_TEMPORARY
+        assert fingerprint(world) == before, "who comes third changes nothing either"
+        winner.kill()
 
 
 def test_when_the_daemon_is_killed_the_next_one_takes_over_at_once(world: World) -> None:

@@ -23,7 +23,8 @@ QUIET_S = 0.5  # nobody has said anything for so long: it is over
 class Circle:
     """Agents that do something with every message, until all is quiet. Every send and every notice is counted."""
 
-    def __init__(self, world: World, names: tuple[str, ...]) -> None:
+    def __init__(self, world: World, names: tuple[str, ...], quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
         self.agents = {name: world.agent(name) for name in names}
         self.sent: Counter[str] = Counter()  # by sender; each has a receipt
         self.refused: Counter[str] = Counter()  # by sender
@@ -54,7 +55,7 @@ class Circle:
         return bool(self.refused[name] or self.told[name, "loop"] or self.told[name, "bounce"])
 
     def _work(self, agent: Agent, act: "Callable[[Circle, Delivery], object]") -> None:
-        while time.monotonic() - self._last < QUIET_S:
+        while time.monotonic() - self._last < self._quiet_s:
             for delivery in agent.receive(wait=0.1, kinds=None):
                 self._last = time.monotonic()
                 if delivery.kind == "message":

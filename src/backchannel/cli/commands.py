@@ -17,9 +17,11 @@ from ..protocol.codec import encode
 from ..protocol.names import AgentName
 from ..protocol.receipt import Stage
 from ..transport import start
+from ..transport.lock import served_in
 from ..transport.paths import register, write_private
-from . import init, recv, send, session
-from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
+from ..transport.units import unit_of
+from . import init, recv, safekeeping, send, service, session
+from .common import age, ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line, whole
 from .terminal import printable
 
 STOP_S = 5.0
@@ -140,13 +142,37 @@ def build_parser() -> argparse.ArgumentParser:
     config_.add_argument("what", choices=("show",))
     session.add_commands(command)
     init.add_commands(command)
+    service.add_commands(command)
     command(
         "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
     )
     command("agents", agents, "The agents of this machine.")
+    audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
+    audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
     metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
+    backup_ = command("backup", safekeeping.backup, "Copy an agent's mailbox, while it works or not; checked, 0600.")
+    backup_.add_argument("name", metavar="NAME")
+    backup_.add_argument("file", nargs="?", metavar="FILE", help="a new file (default: in the agent's own directory)")
+    restore_ = command(
+        "restore", safekeeping.restore, "Put a backup in the place of an agent's mailbox, which is kept aside."
+    )
+    restore_.add_argument("name", metavar="NAME")
+    restore_.add_argument("file", metavar="FILE")
+    restore_.add_argument("--stop", action="store_true", help="stop the agent's daemon for it, and start it again")
+    purge_ = command("purge", safekeeping.purge, "Let the contents of finished messages go; what is unfinished stays.")
+    purge_.add_argument("name", metavar="NAME")
+    purge_.add_argument(
+        "--older-than",
+        type=age,
+        default=age("30d"),
+        metavar="T",
+        help="that ended so long ago: 30d, 12h, 0 (default: 30d)",
+    )
+    purge_.add_argument("--keep", type=whole, default=0, metavar="N", help="but nothing of the last N messages")
+    purge_.add_argument("--dry-run", action="store_true", help="only count")
+    purge_.add_argument("--list", action="store_true", help="instead: what left before, and why")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -181,14 +207,19 @@ def up(options: argparse.Namespace) -> int:
 
 def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
     places = caller.places
-    is_new = register(places, name)
-    start.record(places, name)
+    unit = unit_of(places, name)
+    is_new = False
+    if unit is None or not unit.is_system:  # what is the system's, is made by its units
+        is_new = register(places, name)
+        start.record(places, name)
     was_down = _unlink(places.state(name, "down"))
     try:
         served = run(calls.ping(caller, name, may_start=False))
     except PeerAbsent:
         served = None
     did = "runs already"
+    if unit is not None and served is None:
+        service.start_unit(unit)
     if served is not None and served["version"] != __version__:
         run(calls.stop(caller, name, STOP_S))
         did = f"restarted (version {served['version']} ran)"
@@ -210,8 +241,12 @@ def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> 
     places = caller.places
     _require_registered(caller, name)
     write_private(places.state(name, "down"), "by `backchannel down`\n")
+    unit = unit_of(places, name)
+    ran = served_in(places.state(name, "lock")) is not None
+    if unit is not None:
+        service.stop_unit(unit)  # its sockets too, or the next push would start it
     try:
-        did = "stopped" if run(calls.stop(caller, name, STOP_S)) else "did not run"
+        did = "stopped" if run(calls.stop(caller, name, STOP_S)) or ran else "did not run"
     except TimedOut:
         run(calls.kill(caller, name, STOP_S))
         did = "killed: it did not answer"
@@ -223,17 +258,23 @@ def remove(options: argparse.Namespace) -> int:
     name = AgentName(options.name)
     places = caller.places
     _require_registered(caller, name)
+    if (unit := unit_of(places, name)) is not None:
+        raise Refused(
+            f"{name} is a service of the {unit.manager} manager",
+            code="service",
+            hint=f"backchannel service uninstall {name}",
+        )
     was_down = os.path.exists(places.state(name, "down"))
     write_private(places.state(name, "down"), "by `backchannel remove`\n")  # nobody starts it meanwhile
     run(calls.stop(caller, name, STOP_S))
-    command = [sys.executable, "-P", "-m", "backchannel.daemon", name, "--remove"]
+    command = [*start.DAEMON, name, "--remove"]
     command += ["--state", places.state_dir, "--dir", places.socket_dir, *(["--purge"] if options.purge else [])]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         if not was_down:
             _unlink(places.state(name, "down"))
         words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
+        reason = words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")
@@ -398,6 +439,12 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def audit(options: argparse.Namespace) -> int:
+    from .audit import audit as account
+
+    return account(options)
 
 
 def metrics(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_priv
 from . import coding
 from .common import ago
 from .hermes import examine_profiles
+from .service import examine_units
 from .terminal import is_coloured
 
 SQLITE_MIN = (3, 35, 0)
@@ -46,7 +47,7 @@ class Finding(NamedTuple):
 
 # What looks at the programs around us: (verdict, subject, says, mend) for each thing found. A new one is a line here.
 Examiner = Callable[[Places], Iterable[tuple[str, str, str, str]]]
-EXAMINERS: tuple[Examiner, ...] = (examine_profiles, coding.examine)
+EXAMINERS: tuple[Examiner, ...] = (examine_units, examine_profiles, coding.examine)
 
 
 def examine(*, as_json: bool) -> int:

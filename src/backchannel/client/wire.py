@@ -19,7 +19,7 @@ from ..protocol.names import AgentName, closest, make_id
 from ..transport.dial import Socket, peer_uid
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, Places, check_socket_dir, find_places, read_key
-from ..transport.start import complaint_since, last_words, start
+from ..transport.start import complaint_since, start, where_to_look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -295,6 +295,8 @@ def connect(
     start_next, log_bytes = 0.0, None
     pause = 0.002
     start_deadline = time.monotonic() + START_S
+    if not may_start and places.is_ours(name) and served_in(places.state(name, "lock")) is None:
+        check_startable(caller, name, may_start=False)  # to connect is to start it, where a service manager listens
     while True:
         path = f"{folder}/{name}/{socket}"
         try:
@@ -323,10 +325,9 @@ def connect(
                 log_bytes = start(places, name)
                 start_next = time.monotonic() + START_AGAIN_S
         if time.monotonic() > start_deadline:
-            words = last_words(places, name)
+            words, hint = where_to_look(places, name)
             raise PeerAbsent(
-                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""),
-                hint=f"look at {places.state(name, 'log')}",
+                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""), hint=hint
             )
         if time.monotonic() > deadline:
             raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")

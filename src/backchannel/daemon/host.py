@@ -139,6 +139,10 @@ class Host:
             "status": taking.status,
             "check": operating.check,
             "metrics": operating.metrics,
+            "audit": operating.audit,
+            "backup": operating.backup,
+            "purge": operating.purge,
+            "purges": operating.purges,
             "stop": taking.stop,
         }
 
@@ -274,6 +278,21 @@ class Host:
         if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
             return False
         return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
+
+    def clear_up(self, now: float, wall: float) -> None:
+        """One step of what retention asks for, in a transaction of its own, when it is due and nobody waits. Raises
+        `StorageFailed`."""
+        is_begun = self.mailbox.in_transaction
+        if is_begun:
+            return  # something changed since the answers went out; the pass that commits it comes first
+        try:
+            self.operating.clear_up(now, wall)
+            if self.mailbox.in_transaction:
+                self.mailbox.commit()
+        except sqlite3.Error as error:
+            self._roll_back(now)
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
@@ -471,7 +490,7 @@ class Host:
             answer.caller.pending -= 1
         self.staged = []
         new_ones = [t.caller for t in self.takers if t.is_new] + [w.caller for w in self.watchers if w.is_new]
-        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new()
+        new_ones += self.session_calls.forget_new() + self.own_calls.forget_new() + self.operating.forget_new()
         for caller in new_ones + self.sessions.asking():
             caller.pending -= 1
         self.takers = [t for t in self.takers if not t.is_new]
@@ -481,6 +500,8 @@ class Host:
         self._roll_back(now)
         if isinstance(failure, sqlite3.Error) and not is_full(failure):
             raise StorageFailed(str(failure)) from failure
+        if isinstance(failure, sqlite3.Error):
+            self._make_room()
         self._own_retry = now + STORAGE_RETRY_S
         for errand in self._back:  # or they would go round for as long as the disk is full
             self.courier.undone(errand, self._own_retry)
@@ -493,6 +514,14 @@ class Host:
         self._is_stuck = error is not None
         if error is not None and not isinstance(error, sqlite3.Error):
             raise error
+
+    def _make_room(self) -> None:
+        """Puts the log into the file, if that has room: what only changes stages (an ack) then finds some again."""
+        try:
+            self.mailbox.checkpoint(truncate=True)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
         before, pending = len(self.staged), caller.pending

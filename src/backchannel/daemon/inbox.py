@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
+WAITS_OF_ANOTHER_UID = 32  # of these, for each uid but our own and root
+TELLINGS_BURST, TELLINGS_A_MINUTE = 20.0, 1.0  # loops of one sender that we and others are told of
+NOTICES_MAX = 1000  # of our own, unread: who reads none of those reads no more of them
 KEY_LOOK_S = 0.05  # a sender's key is looked at so often; a push that shows another has it looked at again
-RESERVE_CHECK_BYTES = 1 << 20  # so much may be stored between two looks at the free disk ...
+# So much may be written between two looks at the free disk, of a small reserve an 8th ...
+RESERVE_CHECK_BYTES = 1 << 20
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
+LOG_BYTES = 16 << 10  # a push writes about so much to the log beside its text: pages of tables and indexes
 
 
 class Inbox:
@@ -36,6 +41,7 @@ class Inbox:
         self._host = host
         self._traces = guard.Traces()
         self._told = guard.Once()
+        self._tellings = guard.Pairs(TELLINGS_BURST, TELLINGS_A_MINUTE)
         self.unchecked_bytes = RESERVE_CHECK_BYTES
         self._checked_at = 0.0
         self._shown: dict[str, tuple[float, str]] = {}  # who showed its key: until when a look at its file is saved
@@ -97,7 +103,7 @@ class Inbox:
             number = state.msg_no
             if state.stage.reached(wanted) or params.timeout == 0:
                 return self._host.receipt_line(request_id, state, with_reply=True)
-        if len(self._host.watchers) >= WAITS_MAX:
+        if len(self._host.watchers) >= WAITS_MAX or self._has_its_waits(caller):
             raise again()
         self._host.watchers.append(Watcher(caller, request_id, params.id, number, wanted, now + params.timeout))
         return None
@@ -205,8 +211,15 @@ class Inbox:
         return None
 
     def _tell_of_loop(self, lineage: Lineage, sender: str, text: str, now: float, wall: float) -> None:
-        """The sender is told by the refusal; we and the others it went through by a notice, once a trace."""
+        """The sender is told by the refusal; we and the others it went through by a notice, once a trace.
+
+        A trace is the sender's own word, and no limit of the mailbox holds for our notices: so he gets only so many.
+        """
         if not self._told.add(lineage.trace_id or f"without a trace, from {sender}"):
+            return
+        is_allowed, _ = self._tellings.take(sender, now)
+        unread = self._host.mailbox.counters.by_sender.get(self._host.name)
+        if not is_allowed or (unread is not None and unread.stored >= NOTICES_MAX):
             return
         logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, lineage.trace_id, sender)
         headers = {"from": shown_sender(sender)}
@@ -219,16 +232,24 @@ class Inbox:
                 self._host.notify(name, "loop", text, self._host.new_id(wall), wall, headers=headers)
 
     def has_room(self, size: int, now: float) -> bool:
-        self.unchecked_bytes += size
-        if self.unchecked_bytes < RESERVE_CHECK_BYTES and now - self._checked_at < RESERVE_CHECK_S:
+        self.unchecked_bytes += size + LOG_BYTES
+        reserve = self._host.config.reserve_bytes
+        if self.unchecked_bytes < min(RESERVE_CHECK_BYTES, reserve >> 3) and now - self._checked_at < RESERVE_CHECK_S:
             return True
         # What stands in the log needs its place in the file too, before the log can be used anew.
-        if self._host.free_bytes() - self._host.mailbox.wal_bytes < self._host.config.reserve_bytes:
+        if self._host.free_bytes() - self._host.mailbox.wal_bytes < reserve:
             self.unchecked_bytes = RESERVE_CHECK_BYTES
             return False
         self.unchecked_bytes = 0
         self._checked_at = now
         return True
+
+    def _has_its_waits(self, caller: Caller) -> bool:
+        """Whether another uid has as many places as one of them may take from the rest."""
+        if not self._host.is_stranger(caller):
+            return False
+        theirs = sum(watcher.caller.peer.uid == caller.peer.uid for watcher in self._host.watchers)
+        return theirs >= WAITS_OF_ANOTHER_UID
 
     def _is_owner(self, uid: int, name: str) -> bool:
         policy = self._host.policy()

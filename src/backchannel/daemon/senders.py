@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..errors import BackchannelError, OverLimit
-from ..transport.paths import Places, read_key
+from ..errors import BackchannelError
+from ..transport.paths import Places, check_descriptors, read_key
 from .config import load
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Senders:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._keys: _Cache[str | None] = _Cache(lambda path, name: self._read_key(name))
+        self._keys: _Cache[str | None] = _Cache(lambda path, name: read_key(places, name))
         self._driven: _Cache[str | None] = _Cache(lambda path, name: self._read_driven(path))
         self._is_driven: dict[str, tuple[float, bool]] = {}  # until when the last look is good enough
 
@@ -45,20 +45,12 @@ class Senders:
             self._is_driven[name] = now + SETTINGS_LOOK_S, is_driven
         return is_driven
 
-    def _read_key(self, name: str) -> str | None:
-        try:
-            return read_key(self._places, name)
-        except OSError as error:
-            raise OverLimit(
-                f"the key of {name} cannot be read now ({error.strerror})",
-                code="busy",
-                hint="try again in a moment",
-                retry=True,
-            ) from None
-
     def _read_driven(self, path: str) -> str | None:
         try:
             config = load([path])
+        except OSError as error:
+            check_descriptors(error, path)
+            return None
         except BackchannelError:
             return None  # its own daemon refuses to start with such a file, and says why
         return None if config.origin["driven_by"] == "default" else config.driven_by

@@ -29,6 +29,7 @@ from ..transport.paths import Places
 from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
+from .copying import Copier
 from .flush import FlushThread, Log
 from .host import Host, StorageFailed, is_full
 from .log import Sparingly, logger
@@ -111,6 +112,10 @@ class Seat:
         self.last_commit = 0.0
         self.wal_bytes = 0  # after the last checkpoint
         self.next_wal_look = 0.0
+        # A small reserve has to hold the log too: it is kept to half of it, and gives its room back.
+        reserve = host.config.reserve_bytes
+        self.is_tight = 0 < reserve < CHECKPOINT_WAL_BYTES
+        self.wal_bytes_max = reserve >> 1 if self.is_tight else CHECKPOINT_WAL_BYTES
 
 
 class Server:
@@ -127,6 +132,7 @@ class Server:
         self._wake_numbers = count()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._flusher = FlushThread()
+        self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
         self._carriages: dict[links.Carriage, Seat] = {}
@@ -147,6 +153,7 @@ class Server:
             end.setblocking(False)
         self._register(self._wake_in.fileno(), _READ, lambda _: self._drain_wakeups())
         self._register(self._flusher.fd, _READ, lambda _: self._handle_flushes())
+        self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
         return Log(path, self._flusher)
@@ -209,6 +216,7 @@ class Server:
                 self._close_seat(seat)
             except Exception as error:  # the other names close all the same
                 logger.error("%s did not close cleanly: %s", seat.host.name, error)
+        self._copier.close()
         self._flusher.close()
         self._watch.close()
 
@@ -236,7 +244,7 @@ class Server:
 
     def _set_alarm(self, seat: Seat) -> None:
         """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
-        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline]
+        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline, seat.host.operating.next_clearing]
         if seat.unchecked_since is not None:
             times.append(seat.last_commit + CHECKPOINT_IDLE_S)
         earliest = min([t for t in times if t is not None], default=math.inf)
@@ -295,14 +303,13 @@ class Server:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
-                seat.commits = seat.host.mailbox.commits
                 seat.host.operating.commits.observe(clock() - self.now)
-                seat.log.committed(self.now)
-                seat.last_commit = self.now
-                if seat.unchecked_since is None:
-                    seat.unchecked_since = self.now
+                self._note_commit(seat)
             for answer in answers:
                 self._answer(seat, answer)
+            if (copying := seat.host.operating.to_start) is not None:
+                seat.host.operating.to_start = None
+                self._copier.start(copying)
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
@@ -316,6 +323,7 @@ class Server:
         for seat in touched:
             if not seat.is_closed:
                 self._send_couriers(seat)
+                self._clear_up(seat)
                 seat.log.handle_timer(self.now)
                 self._maybe_checkpoint(seat)
                 self._set_alarm(seat)
@@ -324,22 +332,38 @@ class Server:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
 
+    def _clear_up(self, seat: Seat) -> None:
+        """One small step of what retention asks for: the answers are out."""
+        if seat.host.operating.next_clearing > self.now:
+            return
+        seat.host.clear_up(self.now, self.wall)
+        if seat.host.mailbox.commits != seat.commits:
+            self._note_commit(seat)
+
+    def _note_commit(self, seat: Seat) -> None:
+        """Something was committed: it is to be flushed, and one day moved from the log into the file."""
+        seat.commits = seat.host.mailbox.commits
+        seat.log.committed(self.now)
+        seat.last_commit = self.now
+        if seat.unchecked_since is None:
+            seat.unchecked_since = self.now
+
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:
             return
         if self.now - seat.last_commit < CHECKPOINT_IDLE_S:
             if self.now < seat.next_wal_look:
                 return
-            seat.next_wal_look = self.now + WAL_LOOK_S
+            seat.next_wal_look = self.now + (0.0 if seat.is_tight else WAL_LOOK_S)
             wal_bytes = seat.host.mailbox.wal_bytes
-            if wal_bytes < CHECKPOINT_WAL_BYTES:
+            if wal_bytes < seat.wal_bytes_max:
                 return
             # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
             # grow without end: the reserve of a nearly full disk has to hold it.
             if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
                 return
         try:
-            seat.host.mailbox.checkpoint()
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight)
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -654,6 +678,13 @@ class Server:
             if (seat := self._by_log.get(log)) is not None:
                 self._touch(seat)
 
+    def _handle_copies(self) -> None:
+        for copying, outcome in self._copier.done():
+            for seat in self._seats:
+                if seat.host.operating.copying is copying:
+                    self._touch(seat)
+                    self._send_answer(seat.host.operating.copied(outcome, self.now))
+
     def _handle_watch(self) -> None:
         """Something changed beside our sockets: are they still ours?"""
         if self._watch.fd is not None:
@@ -698,6 +729,8 @@ class Server:
                 self._handlers.pop(link.sock.fileno(), None)
                 link.sock.close()
         self._seats.remove(seat)
+        if (copying := seat.host.operating.copying) is not None:
+            self._copier.stop(copying)
         del self._by_log[seat.log]
         seat.is_closed = True
         seat.host.mailbox.close(self.wall, self.now)

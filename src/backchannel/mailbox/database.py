@@ -14,7 +14,7 @@ from ..errors import BackchannelError
 
 APPLICATION_ID = 0x42434D42  # "BCMB": `file` and we recognise a mailbox by it
 SQLITE_MIN = (3, 35, 0)
-STEPS = ("schema.sql", "sessions.sql", "standing.sql")  # step n brings a file of version n-1 to version n
+STEPS = ("schema.sql", "sessions.sql", "standing.sql", "purges.sql")  # step n brings a file of version n-1 to version n
 VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
 
@@ -36,7 +36,7 @@ def open_database(path: str, *, migrate: bool = True) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise MailboxUnusable(f"SQLite {sqlite3.sqlite_version} is too old", hint="3.35 or newer is needed")
-    _check_header(path)
+    check_header(path)
     is_new = not os.path.exists(path) or os.path.getsize(path) == 0
     if is_new:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -104,7 +104,8 @@ def newest_backup(path: str) -> str | None:
     return max(found, key=lambda entry: entry.stat().st_mtime).path if found else None
 
 
-def _check_header(path: str) -> None:
+def check_header(path: str) -> None:
+    """Whether the file may be opened at all, by its first bytes. Raises `MailboxUnusable`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

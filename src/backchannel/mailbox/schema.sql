@@ -8,6 +8,7 @@
 --   boot_offset  Unix time minus boot time then, seconds; carries `expires` over a reboot
 --   clean        1 after an orderly close, 0 while open
 --   paused       1 while a person has stopped the handing out
+--   checkpoints  how often the log was put into the file
 CREATE TABLE meta (
     key    TEXT PRIMARY KEY,
     value  NOT NULL

@@ -9,7 +9,7 @@ import os
 import stat
 from _thread import get_ident
 
-from ..errors import BackchannelError, LocalProtocolError, NotPermitted
+from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..protocol.names import is_name
 
 TYPE_CHECKING = False
@@ -158,12 +158,12 @@ def check_socket_dir(places: Places, *, make: bool = False) -> None:
 
 
 def read_key(places: Places, name: str) -> str | None:
-    """The agent's secret, in hex, or None if there is none that we may read. Raises `OSError` without descriptors."""
+    """The agent's secret, in hex, or None if there is none that we may read. Raises `OverLimit` without descriptors."""
+    path = places.state(name, "key")
     try:
-        fd = os.open(places.state(name, "key"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # says nothing of the key
+        check_descriptors(error, path)
         return None
     try:
         return os.read(fd, 256).decode("ascii", "replace").strip() or None
@@ -218,8 +218,17 @@ def register(places: Places, name: str) -> bool:
 def _entries(path: str) -> list[str]:
     try:
         return [entry for entry in os.listdir(path) if is_name(entry)]
-    except OSError:
+    except OSError as error:
+        check_descriptors(error, path)
         return []
+
+
+def check_descriptors(error: OSError, path: str) -> None:
+    """Raises `OverLimit` (`busy`) if something could not be read for want of descriptors: that says nothing of it."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise OverLimit(
+            f"{path} cannot be read now ({error.strerror})", code="busy", hint="try again in a moment", retry=True
+        ) from None
 
 
 def _is_ours(path: str) -> bool:

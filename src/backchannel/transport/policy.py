@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted
 from ..protocol.names import AgentName
+from .paths import check_descriptors
 
 DIR = "/run/backchannel"
 GROUP = "backchannel"
@@ -68,6 +69,7 @@ def read_policy(path: str) -> Policy | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        check_descriptors(error, path)
         raise NotPermitted(f"{path} cannot be read ({error.strerror})", hint=f"look at it: ls -l {path}") from None
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)

@@ -1,7 +1,9 @@
-"""Starting somebody's daemon: the command recorded with the name, detached, and nothing of ours inherited.
+"""Starting somebody's daemon: by its service manager, or by the command recorded with the name, detached, and nothing
+of ours inherited.
 
 The starter never uses its own interpreter for another's agent: STATE/NAME/run says how, written by `up` or by the
-agent itself. Who loses the race to start leaves unseen.
+agent itself. Who loses the race to start leaves unseen. Of an agent that is a service the manager is asked to open the
+sockets; it starts the daemon when somebody connects.
 """
 
 import os
@@ -11,11 +13,20 @@ from ..errors import PeerAbsent
 from ..protocol.codec import Malformed, decode, encode
 from .paths import Places, write_private
 
+# This installation's backchanneld, wherever the PATH leads.
+DAEMON = [sys.executable, "-P", "-m", "backchannel.daemon"]
+
+# The shell puts it in the background and ends: the daemon is nobody's child, and nobody's zombie. `exec`, or the
+# background shell would stay and wait for it.
+_RUN = 'cd / && exec "$@" &'
+# What the manager answers to a start it refuses goes where a daemon's own complaints go.
+_ASK = """cd / && { said=$("$@" 2>&1) || printf '%s error %s\\n' "$(date +%Y-%m-%dT%H:%M:%S)" "$(echo $said)"; } &"""
+
 
 def record(places: Places, name: str) -> None:
     """Writes how NAME's daemon is started: with this interpreter. Only for one's own agents, and `up`."""
     path = places.state(name, "run")
-    line = encode([sys.executable, "-P", "-m", "backchannel.daemon", name, "--state", places.state_dir]) + "\n"
+    line = encode([*DAEMON, name, "--state", places.state_dir]) + "\n"
     try:
         with open(path) as file:
             if file.read() == line:
@@ -37,21 +48,20 @@ def start(places: Places, name: str) -> int:
 
     Raises `PeerAbsent` if nobody said how.
     """
-    argv = [*command(places, name), "--dir", places.socket_dir]
+    from .units import environment, unit_of  # only who has to start somebody pays for it
+
+    if (unit := unit_of(places, name)) is not None:
+        script, argv, env = _ASK, unit.systemctl("start", *unit.sockets), environment()
+    else:
+        script, argv = _RUN, [*command(places, name), "--dir", places.socket_dir]
+        env = {"PATH": os.defpath, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"}
+        env["BACKCHANNEL_POLICY"] = places.policy_path
     log = places.state(name, "log")
     log_bytes = _size(log)
-    # The shell puts it in the background and ends: the daemon is nobody's child, and nobody's zombie. `exec`, or the
-    # background shell would stay and wait for it.
-    script = 'cd / && exec "$@" &'
     pid = os.posix_spawn(
         "/bin/sh",
         ["/bin/sh", "-c", script, "sh", *argv],
-        {
-            "PATH": os.defpath,
-            "HOME": os.path.expanduser("~"),
-            "LANG": "C.UTF-8",
-            "BACKCHANNEL_POLICY": places.policy_path,
-        },
+        env,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -85,8 +95,16 @@ def _size(path: str) -> int:
         return 0
 
 
-def last_words(places: Places, name: str) -> str:
-    """The last line of the daemon's log, for an error text."""
+def where_to_look(places: Places, name: str) -> tuple[str, str]:
+    """For an error text: the last line of the daemon's log, and where the others are."""
+    from .units import unit_of
+
+    if (unit := unit_of(places, name)) is not None:
+        return "", unit.journal
+    return _last_words(places, name), f"look at {places.state(name, 'log')}"
+
+
+def _last_words(places: Places, name: str) -> str:
     try:
         with open(places.state(name, "log"), "rb") as file:
             file.seek(max(0, os.path.getsize(file.name) - 2000))

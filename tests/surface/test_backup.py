@@ -1,0 +1,283 @@
+"""Backup and restore: a copy that is whole whatever goes on, and what it means to go back to one."""
+
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backchannel import BackchannelError
+from backchannel.testing import World
+
+from .helpers import Refusal, collect, control, established, left, reached, status, texts, until
+
+MOUNT_BYTES = 256 << 10
+
+
+def backup(world: World, *words: str, code: int = 0) -> Any:
+    done = world.cli("backup", *words, "--json")
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return decoded(done.stdout) if code == 0 else done.stderr
+
+
+def restore(world: World, *words: str, code: int = 0) -> Any:
+    done = world.cli("restore", *words, "--json")
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return decoded(done.stdout) if code == 0 else done.stderr
+
+
+def decoded(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def rows(path: str) -> list[tuple[Any, ...]]:
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return db.execute("SELECT id, text, stage FROM messages ORDER BY msg_no").fetchall()
+    finally:
+        db.close()
+
+
+def directory(world: World, name: str) -> list[str]:
+    return sorted(os.listdir(world.paths.state(name)))
+
+
+# --- backup -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_of_a_busy_mailbox_has_all_that_was_receipted_before_it(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    over = threading.Event()
+    receipted: list[str] = []
+
+    def write(number: int) -> None:
+        me = world.agent(f"writer{number}")
+        while not over.is_set():
+            receipted.append(me.send("bob", "x" * 2000).id)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        until(lambda: len(receipted) > 300, "some traffic")
+        before = list(receipted)
+        done = backup(world, "bob", str(tmp_path / "bob.db"))
+        assert len(receipted) > len(before), "nothing was stored meanwhile"
+    finally:
+        over.set()
+        for writer in writers:
+            writer.join()
+    found = rows(done["path"])
+    assert {row[0] for row in found} >= set(before)
+    assert stat.S_IMODE(os.stat(done["path"]).st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["bob.db"]
+    assert done["bytes"] == os.path.getsize(done["path"])
+    assert done["mailbox_id"] == status(world, "bob")["mailbox_id"]
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # the daemon still is the only one
+        sqlite3.connect(world.paths.state("bob", "mailbox.db"), timeout=0).execute("SELECT * FROM meta")
+
+
+def test_a_stopped_agent_is_backed_up_too_and_stays_stopped(world: World) -> None:
+    world.up("bob")
+    world.agent("alice").send("bob", "hello")
+    world.stop("bob")
+    done = backup(world, "bob")
+    assert os.path.dirname(done["path"]) == world.paths.state("bob", "backups")
+    assert [row[1:] for row in rows(done["path"])] == [(b'"hello"', "stored")]
+    assert not world.stop("bob"), "it was started"
+    assert stat.S_IMODE(os.stat(os.path.dirname(done["path"])).st_mode) == 0o700
+
+
+def test_a_backup_replaces_no_file_and_says_where_it_cannot_go(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    there = tmp_path / "there.db"
+    there.write_text("mine")
+    assert "exists already" in backup(world, "bob", str(there), code=2)
+    assert there.read_text() == "mine"
+    assert "does not exist" in backup(world, "bob", str(tmp_path / "nowhere" / "x.db"), code=2)
+    assert "there is no agent" in backup(world, "bbo", code=5)
+    for path in ("relative.db", "", "/tmp/"):
+        with pytest.raises(Refusal) as refused:
+            control(world, "bob", "backup", path=path)
+        assert refused.value.code == "bad_params"
+    world.stop("bob")
+    assert "exists already" in backup(world, "bob", str(there), code=2)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    options = f"size={MOUNT_BYTES},mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_full_disk_leaves_nothing_half(world: World, small_disk: Path, is_running: bool) -> None:
+    world.up("bob")
+    world.agent("alice").send_many("bob", ["x" * 4000] * 100)
+    if not is_running:
+        world.stop("bob")
+    assert "has no room" in backup(world, "bob", str(small_disk / "bob.db"), code=6)
+    assert os.listdir(small_disk) == []
+    assert len(left(world.agent("bob"))) == 100
+
+
+def test_a_stop_breaks_a_backup_off_and_leaves_nothing(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    world.agent("alice").send_many("bob", ["x" * 50000] * 300)
+    refused: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            control(world, "bob", "backup", path=str(tmp_path / "bob.db"))
+        except (OSError, Refusal) as error:
+            refused.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: os.listdir(tmp_path), "it to begin")
+    world.stop("bob")
+    asking.join()
+    if refused:  # else it was faster than we
+        assert os.listdir(tmp_path) == []
+    assert len(left(world.agent("bob"))) == 300
+
+
+# --- restore ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_done_since_is_handed_out_again_and_the_mailbox_is_another(world: World, tmp_path: Path) -> None:
+    alice, bob = world.agent("alice"), world.agent("bob")
+    for text in ("one", "two", "three"):
+        alice.send("bob", text)
+    assert texts(collect(bob, 1)) == ["one"]
+    before = status(world, "bob")["mailbox_id"]
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    assert texts(collect(bob, 1)) == ["two"]
+    later = alice.send("bob", "four")
+    world.stop("bob")
+    done = restore(world, "bob", path)
+    assert (done["waiting"], done["messages"], done["open_sessions"]) == (2, 3, 0)
+    assert texts(left(bob)) == ["two", "three"]
+    assert status(world, "bob")["mailbox_id"] == done["mailbox_id"] != before
+    with pytest.raises(BackchannelError) as unknown:
+        later.refresh()
+    assert unknown.value.code == "no_such_message"
+    assert "four" in str(rows(done["kept"]))
+    assert alice.send("bob", "four", key=later.id).duplicate is False
+
+
+def test_a_daemon_that_runs_is_stopped_only_if_told_and_runs_again(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    before = status(world, "bob")["mailbox_id"]
+    assert "--stop" in restore(world, "bob", path, code=3)
+    assert status(world, "bob")["mailbox_id"] == before
+    done = restore(world, "bob", path, "--stop")
+    assert control(world, "bob", "status")["mailbox_id"] == done["mailbox_id"]
+    assert "down" not in directory(world, "bob")
+    assert world.cli("down", "bob").returncode == 0
+    restore(world, "bob", path)
+    assert "down" in directory(world, "bob"), "who was down by a person's wish stays so"
+
+
+def test_open_sessions_of_a_restored_mailbox_are_reset_at_both_ends(world: World, tmp_path: Path) -> None:
+    alice, bob = world.agent("alice"), world.agent("bob")
+    opened, accepted = established(alice, bob)
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    assert restore(world, "bob", path, "--stop")["open_sessions"] == 1
+    reached(accepted, "CLOSED")
+    opened.send("are you there?")  # or ten minutes of silence: then it asks by itself
+    reached(opened, "CLOSED")
+    assert opened.record.cause == accepted.record.cause == "reset"
+    again, _ = established(alice, bob)
+    assert again.state == "ESTABLISHED"
+
+
+def test_an_answer_that_was_on_its_way_is_pushed_again_and_stored_once(world: World, tmp_path: Path) -> None:
+    alice, bob = world.agent("alice"), world.agent("bob")
+    world.stop("alice")
+    assert world.cli("down", "alice").returncode == 0
+    bob.commit(sends=[("alice", "once")])
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    assert world.cli("up", "alice").returncode == 0
+    assert texts(collect(alice, 1)) == ["once"]
+    assert restore(world, "bob", path, "--stop")["outbox"] == 1
+    until(lambda: status(world, "bob")["outbox"] == 0, "it to be pushed again")
+    assert left(alice) == []
+
+
+@pytest.mark.parametrize("what", ["garbage", "truncated", "other", "live", "missing", "flipped"])
+def test_what_is_no_good_backup_changes_nothing(world: World, tmp_path: Path, what: str) -> None:
+    world.up("bob")
+    world.agent("alice").send_many("bob", ["x" * 3000] * 50)
+    good = Path(backup(world, "bob", str(tmp_path / "good.db"))["path"])
+    path = tmp_path / f"{what}.db"
+    content = bytearray(good.read_bytes())
+    if what == "garbage":
+        path.write_bytes(os.urandom(5000))
+    elif what == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif what == "flipped":
+        for position in range(len(content) // 2, len(content), 2048):
+            content[position : position + 16] = b"\xff" * 16
+        path.write_bytes(content)
+    elif what == "other":
+        db = sqlite3.connect(path)
+        db.execute("CREATE TABLE t (x)")
+        db.execute("CREATE TABLE u (x)")
+        db.commit()
+        db.close()
+    elif what == "live":
+        path = Path(world.paths.state("bob", "mailbox.db"))
+    before = status(world, "bob")["mailbox_id"]
+    code = 2 if what == "missing" else 1
+    if what == "live":
+        refused = world.cli("restore", "bob", str(path), "--stop")
+        assert refused.returncode in (0, 1)  # a log that was emptied by the stop leaves a whole file
+    else:
+        told = restore(world, "bob", str(path), "--stop", code=code)
+        assert str(path) in told
+        assert status(world, "bob")["mailbox_id"] == before
+        assert not [file for file in directory(world, "bob") if "restoring" in file or "before" in file]
+    assert status(world, "bob")["backlog"] == 50
+
+
+def test_a_damaged_mailbox_is_put_right_from_the_backup_that_its_error_names(world: World) -> None:
+    world.up("bob")
+    world.agent("alice").send("bob", "kept")
+    path = backup(world, "bob")["path"]
+    world.stop("bob")
+    mailbox = Path(world.paths.state("bob", "mailbox.db"))
+    mailbox.write_bytes(b"nothing that SQLite would know" * 100)
+    failed = world.cli("up", "bob")
+    assert failed.returncode == 5
+    assert path in failed.stderr
+    kept = restore(world, "bob", path)["kept"]
+    assert Path(kept).read_bytes().startswith(b"nothing that SQLite")
+    assert world.cli("up", "bob").returncode == 0
+    assert texts(left(world.agent("bob"))) == ["kept"]
+
+
+def test_a_restore_outlives_a_kill_in_the_moment_after_it(world: World, tmp_path: Path) -> None:
+    alice = world.agent("alice")
+    world.up("bob")
+    alice.send("bob", "kept")
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    done = restore(world, "bob", path, "--stop")
+    world.kill("bob")
+    world.up("bob")
+    assert status(world, "bob")["mailbox_id"] == done["mailbox_id"]
