@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .inside import Bench, close_all
+from .inside import Bench, close_all, read
 
 S = "s-" + "0" * 31
 HEADER = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
@@ -53,6 +53,26 @@ def test_what_adds_up_says_where_everything_is(bench: Bench) -> None:
     roles = account["sessions"]
     assert (roles["acceptor"]["opened"], roles["acceptor"]["aborted"], roles["acceptor"]["open"]) == (2, 1, 1)
     assert (account["outbox"], account["frames"]) == (1, 2)
+
+
+def test_what_happened_in_the_same_pass_is_accounted_for(bench: Bench) -> None:
+    header = HEADER | {"session": f"{S}1", "to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+    bench.receive(bench.connect(), "frame", kind="DATA", seq=2, text="and on the tests", **header)
+    asked = bench.receive(bench.control(), "audit")
+    bench.receive(bench.control(), "abort", session=f"{S}1", reason="never mind")
+    account = bench.finish()[asked]["result"]
+    assert account["wrong"] == []
+    assert account["sessions"]["acceptor"]["aborted"] == 2
+
+
+def test_an_audit_in_a_pass_that_failed_is_answered_once(bench: Bench) -> None:
+    agent = bench.control()
+    asked = bench.receive(agent, "audit")
+    bench.host._control["peek"] = lambda *_: 1 / 0  # type: ignore[assignment]
+    bench.receive(agent, "peek")
+    answers = list(map(read, bench.host.finish(bench.now, bench.wall)))
+    assert [answer["result"]["wrong"] for answer in answers if answer["id"] == asked] == [[]]
+    assert len(answers) == agent.pending == 2
 
 
 def a_message_is_gone(bench: Bench) -> None:

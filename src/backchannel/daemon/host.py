@@ -186,6 +186,8 @@ class Host:
         if self.session_calls.watchers:
             self.session_calls.answer_watchers(answers, now)
         self.sessions.changed.clear()
+        if self.operating.auditors:
+            self.operating.answer_audits(answers)
         return answers
 
     def refuse(self, caller: Caller, error: BackchannelError) -> Answer:
@@ -515,6 +517,7 @@ class Host:
             caller.pending = pending + 1  # whether it failed before its answer was staged, or after
             # One that came to wait does not: it has its answer.
             self.takers, self.watchers, self.session_calls.watchers, self.own_calls.tappers = waiting
+            self.operating.auditors.clear()
             request_id = bytes(frame.parse_request(line).id)  # type: ignore[arg-type]
             self.staged.append(Answer(caller, frame.answer_error(request_id, self._disk_full_or_bug(error))))
 
