@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from backchannel.mailbox import purge
+
 from .inside import Bench, close_all, read
 
 S = "s-" + "0" * 31
@@ -73,6 +75,22 @@ def test_an_audit_in_a_pass_that_failed_is_answered_once(bench: Bench) -> None:
     answers = list(map(read, bench.host.finish(bench.now, bench.wall)))
     assert [answer["result"]["wrong"] for answer in answers if answer["id"] == asked] == [[]]
     assert len(answers) == agent.pending == 2
+
+
+def test_what_was_purged_is_accounted_for(bench: Bench) -> None:
+    bench.push("m-long", "x" * 10_000)
+    (taken,) = bench.call(bench.control(), "take", max=1, kinds=["message"])["messages"]
+    bench.call(bench.control(), "ack", id=taken["id"])
+    total = audit(bench)["messages"]["total"]
+    bench.advance(8 * 86400)
+    assert bench.call(bench.control(), "purge", older_than=0)["contents"] > 0
+    assert audit(bench)["wrong"] == []
+    wanted = purge.Wanted(bench.wall)
+    assert purge.step(bench.mailbox, wanted, 0, bench.wall, ids_kept=0).rows > 0
+    bench.mailbox.commit()
+    account = audit(bench)
+    assert account["wrong"] == []
+    assert account["messages"]["total"] == total
 
 
 def a_message_is_gone(bench: Bench) -> None:
