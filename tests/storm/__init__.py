@@ -5,6 +5,6 @@ Over messages: `agent.py` is one agent, which writes down everything it is told 
 sessions: `talker.py`, `sessionstorm.py`, `sessionhistory.py`; what is to be done in a session says `plan.py`, and
 `nursery.py` forks agents and daemons, the latter under witness (`daemon.py`). Both end with the daemons' own audit.
 
-`test_agent_protocol.py` tells the misfortunes of takers again and again; `test_soak.py`, with `walker.py`, is a long day
-of ordinary work.
+`test_agent_protocol.py` tells the misfortunes of takers again and again; `test_soak.py`, with `walker.py`, is a long
+day of ordinary work.
 """
