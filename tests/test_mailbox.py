@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
 from backchannel.mailbox import standing
-from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, statements
+from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database, statements
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
 from backchannel.protocol.frame import Log
 from backchannel.protocol.receipt import Stage
@@ -420,9 +420,9 @@ def test_a_long_text_stands_by_itself_and_is_the_same_text(path: Path) -> None:
     lease = a_lease("t-1")
     handed = mailbox.lease(lease, 1, bytes_max=1)
     assert [h.envelope.text for h in (*handed, *mailbox.handed_again(lease))] == [f'"{text}"'.encode()] * 2
-    (waiting,) = mailbox.waiting(0, 1).fetchall()
+    (waiting,) = mailbox.waiting(1, 2, 1).fetchall()
     (known,) = mailbox.history(Log(max=1), 1, 2, newest_first=False).fetchall()
-    assert mailbox.text(1) == waiting[6] == known[9]
+    assert mailbox.text(1) == waiting[6] == known[10]
     mailbox.ack(mailbox.get("m-long", None), "ack", WALL)
     mailbox.commit()
     assert mailbox.counters.unacked_bytes == standing.INLINE_MAX
@@ -748,3 +748,26 @@ MailboxMachine.TestCase.settings = settings(
     max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 test_the_mailbox_does_what_its_model_does_and_its_counters_always_add_up = MailboxMachine.TestCase
+
+
+@pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"])
+def test_no_start_looks_at_every_message(path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str) -> None:
+    """A million may wait. After a boot their ttls are by another clock, and those few are found without it."""
+    mailbox = open_mailbox(path)
+    put(mailbox, "m-1", ttl=100.0)
+    mailbox.close(WALL, NOW)
+    said: list[str] = []
+
+    def traced(path: str, *, migrate: bool) -> sqlite3.Connection:
+        db = open_database(path, migrate=migrate)
+        db.set_trace_callback(said.append)
+        return db
+
+    monkeypatch.setattr("backchannel.mailbox.mailbox.open_database", traced)
+    mailbox = open_mailbox(path, boot_id=boot_id)
+    mailbox.db.set_trace_callback(None)
+    looks = [statement for statement in said if "messages" in statement]
+    assert looks
+    for statement in looks:
+        plan = [row[3] for row in mailbox.db.execute("EXPLAIN QUERY PLAN " + statement)]
+        assert "SCAN messages" not in plan, statement

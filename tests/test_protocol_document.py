@@ -59,7 +59,10 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "status": frame.Nothing,
     "check": frame.Check,
     "metrics": frame.Nothing,
+    "audit": frame.Nothing,
     "backup": frame.Backup,
+    "purge": frame.Purge,
+    "purges": frame.Nothing,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from backchannel import Agent
 from backchannel.transport.paths import Places
@@ -219,6 +219,10 @@ class Daemon:
         )
 
 
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
 class World:
     """STATE and DIR in a short private directory, and everything that runs on them."""
 
@@ -230,6 +234,7 @@ class World:
         self._links: list[Link] = []
         self._agents: list[Agent] = []
         self._mounts: list[Path] = []
+        self._others: list[Closing] = []
 
     # --- daemons ------------------------------------------------------------------------------------------------------
 
@@ -381,6 +386,10 @@ class World:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)], check=True)
         self._mounts.append(path)
 
+    def closes(self, thing: Closing) -> None:
+        """It is closed with the world."""
+        self._others.append(thing)
+
     def only_process(self, name: str) -> int:
         """The pid of NAME's daemon, once those that lost the race to start are gone."""
 
@@ -407,8 +416,8 @@ class World:
     def close(self) -> None:
         for agent in self._agents:
             agent.close()
-        for link in self._links:
-            link.close()
+        for thing in (*self._links, *self._others):
+            thing.close()
         for daemon in self._daemons:
             if daemon.is_running:
                 daemon.kill()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path(os.environ.get("BACKCHANNEL_E2E_CACHE") or Path.home() / ".cache/backchannel-e2e")
-INSTALL_S = 900.0
+from .programs import CACHE, INSTALL_S
 
 
 def node() -> str:

@@ -5,7 +5,8 @@ python -m tests.e2e.serve_http NAME PORT
 
 import sys
 
-from backchannel.mcp.server import ADAPTER, build
+from backchannel.mcp import ADAPTER
+from backchannel.mcp.server import build
 from backchannel.mcp.tools import Tools
 
 if __name__ == "__main__":

@@ -16,10 +16,7 @@ from backchannel.testing import World, command
 
 from .node import node, program
 
-pytestmark = [
-    pytest.mark.skipif(not os.environ.get("BACKCHANNEL_E2E"), reason="downloads from npm: run `nox -s e2e`"),
-    pytest.mark.timeout(1200),  # the first run brings them
-]
+pytestmark = pytest.mark.timeout(1200)  # the first run brings them
 pytest.importorskip("mcp.server.mcpserver", reason="the extra [mcp] is not installed")
 
 INSPECTOR = ("@modelcontextprotocol/inspector", "2.12.0", "mcp-inspector")

@@ -38,7 +38,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Sockets:
-    """Listening sockets as a service manager makes them."""
+    """Listening sockets as a service manager makes them. Closed with the world, if not before."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Sockets:
                 sock.listen()
             self.socks.append(sock)
         self.fds = [os.dup2(sock.fileno(), FIRST_FD + sock.fileno()) for sock in self.socks]
+        world.closes(self)
 
     def wrap(self, names: str = "inbox:control") -> list[str]:
         """The words before the daemon's command that hand them over."""
@@ -68,8 +69,8 @@ class Sockets:
     def close(self) -> None:
         for sock in self.socks:
             sock.close()
-        for fd in self.fds:
-            os.close(fd)
+        while self.fds:
+            os.close(self.fds.pop())
 
 
 class SocketUnit:
@@ -121,12 +122,13 @@ class SocketUnit:
 
 
 class Manager:
-    """The service manager's end of sd_notify."""
+    """The service manager's end of sd_notify. Closed with the world."""
 
     def __init__(self, world: World) -> None:
         self.path = str(world.root / "notify")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(self.path)
+        world.closes(self)
         self.sock.settimeout(START_S)
 
     def told(self) -> list[str]:

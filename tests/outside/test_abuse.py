@@ -419,6 +419,7 @@ def test_a_start_does_not_read_the_mail_that_waits(world: World, count: int, siz
     empty = ready_after(world, "carol")
     clean = ready_after(world, "bob")
     daemon = world._daemons[-1]
+    clean_cpu = daemon.cpu_s()
     control = world.control("bob")
     begin = time.monotonic()
     (message,) = control.call("take")["messages"]
@@ -428,18 +429,21 @@ def test_a_start_does_not_read_the_mail_that_waits(world: World, count: int, siz
     assert world.push("bob", "one more")["stage"] == "stored"
     daemon.kill()
     killed = ready_after(world, "bob")
+    killed_cpu = world._daemons[-1].cpu_s()
     assert control_status(world)["backlog"] == count + 1
     print(
-        f"\n{count:,} waiting, {bytes_ >> 20} MiB: ready after {clean:.2f} s (with an empty mailbox {empty:.2f} s),"
-        f" after SIGKILL {killed:.2f} s; first take {first_take * 1e3:.1f} ms; memory {memory >> 20} MiB"
+        f"\n{count:,} waiting, {bytes_ >> 20} MiB: ready after {clean:.2f} s, {clean_cpu:.2f} s of CPU (with an empty"
+        f" mailbox {empty:.2f} s), after SIGKILL {killed:.2f} s, {killed_cpu:.2f} s of CPU; first take"
+        f" {first_take * 1e3:.1f} ms; memory {memory >> 20} MiB"
     )
-    assert clean - empty < 3
-    assert killed - empty < 20
+    # By processor time: how long the disk takes beside other work is the machine's.
+    assert clean_cpu < 2
+    assert killed_cpu < 15
     assert memory < 64 << 20
 
 
 def fill(path: Path, count: int, size: int) -> None:
-    """As if they had been pushed: rows and counters in the same words, without the pushes."""
+    """As if they had been pushed: the same rows, without the pushes. A start that counts them closes in order."""
     mailbox = open_mailbox(path, now=time.monotonic(), wall=time.time(), boot_id="here", messages_max=2 * count)
     text = b'"' + b"0" * size + b'"'
     mailbox.db.execute("BEGIN")
@@ -448,13 +452,10 @@ def fill(path: Path, count: int, size: int) -> None:
         " hops) VALUES (?, 'writer', 'message', ?, 'stored', 1, 0, 0, 0, 0, 0, 'process', 0)",
         ((f"m-{number:032x}", text) for number in range(count)),
     )
-    mailbox.db.execute(
-        "INSERT INTO counters (sender, total, stored, taken, acked, done, rejected, expired, cancelled, dead, bytes)"
-        " VALUES ('writer', ?, ?, 0, 0, 0, 0, 0, 0, 0, ?)",
-        (count, count, count * len(text)),
-    )
     mailbox.db.execute("COMMIT")
     mailbox.checkpoint()
+    mailbox.db.close()
+    mailbox = open_mailbox(path, now=time.monotonic(), wall=time.time(), boot_id="here", messages_max=2 * count)
     mailbox.close(time.time(), time.monotonic())
 
 

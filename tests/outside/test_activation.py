@@ -28,10 +28,8 @@ def unit(world: World) -> Iterator[SocketUnit]:
 
 
 @pytest.fixture
-def manager(world: World) -> Iterator[Manager]:
-    found = Manager(world)
-    yield found
-    found.close()
+def manager(world: World) -> Manager:
+    return Manager(world)
 
 
 def inodes(world: World) -> list[int]:
@@ -54,7 +52,6 @@ def test_inherited_sockets_are_served_and_never_removed(world: World) -> None:
     link.ask("ping")
     world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert link.answer()["result"]["agent"] == "bob"
-    sockets.close()
 
 
 def test_a_crash_of_the_daemon_leaves_inherited_sockets_as_they_are(world: World) -> None:
@@ -64,7 +61,6 @@ def test_a_crash_of_the_daemon_leaves_inherited_sockets_as_they_are(world: World
     world.await_answer(daemon)
     daemon.kill()
     assert inodes(world) == before
-    sockets.close()
 
 
 def test_their_order_does_not_matter_their_names_do(world: World) -> None:
@@ -74,7 +70,6 @@ def test_their_order_does_not_matter_their_names_do(world: World) -> None:
     world.await_answer(daemon)
     assert world.push("bob")["stage"] == "stored"
     assert world.texts("bob") == ["hello"]
-    sockets.close()
 
 
 @pytest.mark.parametrize("names", ["", "inbox", "inbox:inbox", "inbox:other", "a:b", "inbox:control:more"])
@@ -83,7 +78,6 @@ def test_inherited_sockets_with_wrong_names_are_refused(world: World, names: str
     daemon = world.spawn("bob", wrap=sockets.wrap(names), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "needed are inbox and control" in daemon.said()
-    sockets.close()
 
 
 def test_half_of_them_is_refused(world: World) -> None:
@@ -92,7 +86,6 @@ def test_half_of_them_is_refused(world: World) -> None:
     daemon = world.spawn("bob", wrap=sockets.wrap("inbox"), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "needed are inbox and control" in daemon.said()
-    sockets.close()
 
 
 def test_inherited_descriptors_that_do_not_listen_are_refused(world: World) -> None:
@@ -100,7 +93,6 @@ def test_inherited_descriptors_that_do_not_listen_are_refused(world: World) -> N
     daemon = world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "does not listen" in daemon.said()
-    sockets.close()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +109,6 @@ def test_inherited_sockets_of_another_kind_are_refused(world: World, make: Calla
     daemon = world.spawn("bob", wrap=sockets.wrap(), pass_fds=sockets.fds)
     assert daemon.ended() == EXIT_CONFIG
     assert "no unix stream socket" in daemon.said()
-    sockets.close()
 
 
 def test_an_inherited_descriptor_that_is_no_socket_is_refused(world: World) -> None:
@@ -144,7 +135,6 @@ def test_the_sockets_of_another_agent_are_refused(world: World) -> None:
     assert daemon.ended() == EXIT_CONFIG
     assert "/alice/inbox.sock" in daemon.said()
     assert not (world.state / "bob").exists(), "nothing was touched"
-    sockets.close()
 
 
 def test_sockets_meant_for_another_process_are_not_taken(world: World) -> None:
@@ -182,6 +172,7 @@ def test_an_idle_agent_costs_no_process_and_the_first_connection_is_kept(world: 
     assert "nothing to do for 0.3 s" in unit.said()
 
 
+@pytest.mark.proof
 def test_stored_mail_and_a_pause_need_no_process(world: World, unit: SocketUnit) -> None:
     world.push("bob")
     world.call("bob", "pause", which="control")
@@ -197,6 +188,7 @@ def still_there(unit: SocketUnit) -> bool:
     return stays(lambda: not unit.is_idle and unit.starts == starts, during=3 * IDLE_S)
 
 
+@pytest.mark.proof
 def test_a_connection_that_is_open_keeps_it(world: World, unit: SocketUnit) -> None:
     with Link(world.path("bob", "control")) as link:
         link.call("ping")
@@ -204,6 +196,7 @@ def test_a_connection_that_is_open_keeps_it(world: World, unit: SocketUnit) -> N
     unit.await_idle(1)
 
 
+@pytest.mark.proof
 def test_a_detached_lease_keeps_it(world: World, unit: SocketUnit) -> None:
     world.push("bob")
     (message,) = world.take("bob")
@@ -213,6 +206,7 @@ def test_a_detached_lease_keeps_it(world: World, unit: SocketUnit) -> None:
     unit.await_idle(1)
 
 
+@pytest.mark.proof
 def test_a_ttl_that_has_not_passed_keeps_it(world: World, unit: SocketUnit) -> None:
     receipt = world.push("bob", ttl=60)
     assert still_there(unit)
@@ -231,6 +225,7 @@ def test_a_row_of_the_outbox_keeps_it_until_the_target_has_it(world: World, unit
     assert world.texts("alice") == ["hello"]
 
 
+@pytest.mark.proof
 def test_an_open_session_keeps_it_and_one_that_is_over_does_not(world: World, unit: SocketUnit) -> None:
     alice = world.start("alice")
     opened = world.call("bob", "open", {"to": "alice", "text": "look at this"}, "control")
@@ -241,6 +236,7 @@ def test_an_open_session_keeps_it_and_one_that_is_over_does_not(world: World, un
     alice.stop()
 
 
+@pytest.mark.proof
 def test_a_model_that_thinks_is_not_forgotten_to_have_been_told(world: World) -> None:
     """What its next message inherits is in memory only, for ten minutes."""
     world.configure("bob", f"idle_exit_s = {IDLE_S}\ndriven_by = 'model'\n")
@@ -251,6 +247,7 @@ def test_a_model_that_thinks_is_not_forgotten_to_have_been_told(world: World) ->
     unit.close()
 
 
+@pytest.mark.proof
 def test_whoever_connects_while_it_ends_is_served_by_the_next(world: World, unit: SocketUnit) -> None:
     """Connections that come around the moment in which it decides; each is served, whichever daemon does it."""
     begin = time.monotonic()
@@ -274,6 +271,7 @@ def test_a_connection_in_the_backlog_outlives_the_end(world: World, unit: Socket
     assert unit.starts == 2
 
 
+@pytest.mark.proof
 def test_a_daemon_with_sockets_of_its_own_never_leaves_them(world: World) -> None:
     world.configure("bob", f"idle_exit_s = {IDLE_S}\n")
     # The last words of the command are the daemon's own; the wrapper takes them from there.
@@ -321,6 +319,7 @@ def test_ready_is_said_when_the_first_push_is_answered_and_stopping_at_the_end(w
     assert daemon.ended() == 0
 
 
+@pytest.mark.proof
 def test_ready_comes_after_the_recovery(world: World, manager: Manager) -> None:
     """A killed daemon's mail is there at READY, before anybody asked."""
     daemon = world.start("bob")
@@ -345,6 +344,7 @@ def test_a_daemon_that_cannot_serve_never_says_ready(world: World, manager: Mana
     assert manager.is_silent()
 
 
+@pytest.mark.proof
 def test_stopping_is_said_when_it_ends_because_it_is_idle(world: World, manager: Manager) -> None:
     world.configure("bob", f"idle_exit_s = {IDLE_S}\n")
     unit = SocketUnit(world, environment={"NOTIFY_SOCKET": manager.path})
@@ -402,6 +402,7 @@ def test_a_commit_that_hangs_silences_the_watchdog(world: World, manager: Manage
     assert world.texts("bob") == ["hello"]
 
 
+@pytest.mark.proof
 def test_without_a_manager_nothing_is_told(world: World) -> None:
     daemon = world.start("bob", env={"NOTIFY_SOCKET": str(world.root / "nobody"), "WATCHDOG_USEC": "200000"})
     assert world.push("bob")["stage"] == "stored", "a manager that is gone is no error"

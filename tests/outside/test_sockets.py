@@ -429,7 +429,6 @@ def test_inherited_sockets_that_are_too_open_let_no_stranger_do_anything(world: 
         assert '"not_permitted"' in said, (method, said)
         assert "private" not in said
     assert world.texts("bob") == ["private"]
-    sockets.close()
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

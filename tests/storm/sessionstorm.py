@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     history: SessionHistory
     kills: Kills
     seconds: float
+    wrong: list[str]  # what the audit found
 
 
 class SessionStorm(Storm):
@@ -80,7 +81,13 @@ class SessionStorm(Storm):
             self._wait_for_rest(rest_s)
             (self.folder / "over").touch()
             self.wait_for_all(30)
-            return Outcome(self._collect(), killed, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            caller = wire.Caller(None, self.places)
+            wrong = self.audit(caller)
+            for name in NAMES:
+                assert run(calls.stop(caller, name))
+            caller.close()
+            return Outcome(self._collect(), killed, seconds, wrong)
         finally:
             self.end()
 
@@ -106,10 +113,6 @@ class SessionStorm(Storm):
         return f"{name}: {is_open}, {status['outbox']} queued, {status['backlog']} waiting, idle {is_idle}"
 
     def _collect(self) -> SessionHistory:
-        caller = wire.Caller(None, self.places)
-        for name in NAMES:
-            assert run(calls.stop(caller, name))
-        caller.close()
         ends, frames, mail, counters = [], [], [], {}
         for name in NAMES:
             db = sqlite3.connect(f"file:{self.places.state(name, 'mailbox.db')}?mode=ro", uri=True)

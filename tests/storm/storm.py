@@ -102,6 +102,11 @@ class Storm:
             assert status == 0, f"{name} failed: {(self.folder / f'{name}.err').read_text()[-2000:]}"
         return set(self.ended())
 
+    def audit(self, caller: wire.Caller) -> list[str]:
+        """What does not add up, by the daemons' own word."""
+        accounts = {name: run(calls.running(caller, name, "audit")) for name in NAMES}
+        return [f"{name}: {sentence}" for name in NAMES for sentence in accounts[name]["wrong"]]
+
     def journal(self, name: str) -> str:
         return str(self.folder / f"{name}.journal")
 
@@ -135,6 +140,7 @@ class Outcome(NamedTuple):
     history: History
     kills: Kills
     seconds: float
+    wrong: list[str]  # what the audit found
 
 
 class MessageStorm(Storm):
@@ -193,19 +199,22 @@ class MessageStorm(Storm):
             killed = self.kill_some(kills)
             self.wait_for_all(self._drain_s)
             seconds = time.monotonic() - began
-            return Outcome(self._collect(), killed, seconds)
+            caller = wire.Caller(None, self.places)
+            history, wrong = self._collect(caller)
+            caller.close()
+            return Outcome(history, killed, seconds, wrong)
         finally:
             self.end()
 
-    def _collect(self) -> History:
-        caller = wire.Caller(None, self.places)
+    def _collect(self, caller: wire.Caller) -> tuple[History, list[str]]:
         counters = {name: run(calls.status(caller, name))["counters"] for name in NAMES}
+        wrong = self.audit(caller)
         rows = []
         for name in NAMES:
             assert run(calls.stop(caller, name))
             rows += rows_of(self.places, name)
-        caller.close()
-        return History({name: parse(Path(self.journal(name)).read_bytes(), KINDS) for name in NAMES}, rows, counters)
+        journals = {name: parse(Path(self.journal(name)).read_bytes(), KINDS) for name in NAMES}
+        return History(journals, rows, counters), wrong
 
 
 def daemons(places: Places, name: str) -> list[int]:

@@ -13,7 +13,7 @@ from .storm import seed
 @pytest.mark.parametrize(
     ("kills", "rounds"),
     [
-        pytest.param(850, 1, marks=[pytest.mark.proof, pytest.mark.timeout(600)]),
+        pytest.param(600, 1, marks=[pytest.mark.proof, pytest.mark.timeout(600)]),
         pytest.param(1000, 9, marks=[pytest.mark.night, pytest.mark.timeout(7200)]),
     ],
 )
@@ -34,7 +34,7 @@ def test_sessions_go_on_and_end_as_agreed_under_sigkill(kills: int, rounds: int,
             f" {again.total()} retransmissions {dict(again)}"
         )
         print(figures)
-        broken = check(history)
+        broken = outcome.wrong + check(history)
         assert not broken, f"{len(broken)} promises broken, STORM_SEED={chosen} in {folder}: {broken[:10]}"
         assert repeated_calls(history), f"no text was said again, so nothing was tested: {figures}"
         assert redeliveries(history), f"nothing was handed out again, so nothing was tested: {figures}"

@@ -137,7 +137,9 @@ set -g __backchannel_valued \
     'uninit --profile' \
     'uninit --hermes' \
     'mcp --as' \
-    'metrics --textfile'
+    'metrics --textfile' \
+    'purge --older-than' \
+    'purge --keep'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -177,9 +179,11 @@ complete -c backchannel -n '__backchannel_at "" 0' -a uninit -d 'Take back what 
 complete -c backchannel -n '__backchannel_at "" 0' -a service -d 'Let systemd hold agents\' sockets, and run a daemon only while it is needed.'
 complete -c backchannel -n '__backchannel_at "" 0' -a mcp -d 'Serve an agent\'s mailbox as MCP tools, on standard input and output.'
 complete -c backchannel -n '__backchannel_at "" 0' -a agents -d 'The agents of this machine.'
+complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everything ever stored or opened is accounted for; exits 1 if not.'
 complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
 complete -c backchannel -n '__backchannel_at "" 0' -a backup -d 'Copy an agent\'s mailbox, while it works or not; checked, 0600.'
 complete -c backchannel -n '__backchannel_at "" 0' -a restore -d 'Put a backup in the place of an agent\'s mailbox, which is kept aside.'
+complete -c backchannel -n '__backchannel_at "" 0' -a purge -d 'Let the contents of finished messages go; what is unfinished stays.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
 complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
@@ -378,6 +382,9 @@ complete -c backchannel -n '__backchannel_at mcp any' -l as -x -a '(__backchanne
 complete -c backchannel -n '__backchannel_at mcp any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at agents any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at agents any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at audit any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at audit any' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at metrics any' -l textfile -x -d 'write it there, whole or not at all, for node_exporter'
 complete -c backchannel -n '__backchannel_at metrics any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at metrics any' -a '(__backchannel_agents)'
@@ -388,6 +395,13 @@ complete -c backchannel -n '__backchannel_at restore any' -l json -d 'one JSON o
 complete -c backchannel -n '__backchannel_at restore any' -l stop -d 'stop the agent\'s daemon for it, and start it again'
 complete -c backchannel -n '__backchannel_at restore any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at restore 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at purge any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at purge any' -l older-than -x -d 'that ended so long ago: 30d, 12h, 0 (default: 30d)'
+complete -c backchannel -n '__backchannel_at purge any' -l keep -x -d 'but nothing of the last N messages'
+complete -c backchannel -n '__backchannel_at purge any' -l dry-run -d 'only count'
+complete -c backchannel -n '__backchannel_at purge any' -l list -d 'instead: what left before, and why'
+complete -c backchannel -n '__backchannel_at purge any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at purge 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'

@@ -25,6 +25,7 @@ from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json
 
 HOOK_S = 10
+CODEX_END_S = 3  # more it warns of, and does not give
 WAITER_S = 86_400  # then the program ends it, and an idle window is not woken until its next turn
 LEASE_S = 3600  # a tool may run for an hour until the next moment comes
 VERSION_S = 30.0
@@ -56,7 +57,7 @@ PROGRAMS = {
 def plan_init(places: Places, what: str, directory: str, agent: str | None, *, must_wake: bool) -> Plan:
     """Raises `LocalProtocolError` for a program that cannot do what is asked of it."""
     dialect, program = DIALECTS[what], PROGRAMS[what]
-    if must_wake and not dialect.can_wake:
+    if must_wake and not dialect.waking:
         raise LocalProtocolError(
             f"{dialect.title} cannot be woken when it is idle: its mail comes with its next turn", code="cannot_wake",
             hint=f"leave out --wake; or as a service: backchannel serve NAME --exec {program.command} ...",
@@ -123,7 +124,7 @@ def handlers_for(dialect: Dialect, agent: str) -> dict[str, list[Json]]:
     found: dict[str, list[Json]] = {}
     for moment in (SESSION_START, PROMPT, TOOL, STOP, SESSION_END):
         found[dialect.names[moment]] = [_handler(dialect, moment, agent)]
-    if dialect.can_wake:
+    if dialect.waking == "rewake":
         for moment in (SESSION_START, STOP):
             waiter = _handler(dialect, WAIT, agent) | {"async": True, "asyncRewake": True, "timeout": WAITER_S}
             found[dialect.names[moment]].append(waiter)
@@ -137,7 +138,7 @@ def _handler(dialect: Dialect, moment: str, agent: str) -> Json:
     handler: Json = {"type": "command", "command": shlex.join(words)}
     if dialect.name == "gemini":
         return {"name": "backchannel"} | handler | {"timeout": HOOK_S * 1000}
-    return handler | {"timeout": HOOK_S}
+    return handler | {"timeout": HOOK_S if moment != SESSION_END else CODEX_END_S}
 
 
 def _take_out(settings: Json) -> None:
@@ -254,7 +255,7 @@ def _examine(what: str, agent: str, path: str, again: str) -> Iterator[tuple[str
     if complaint := _WRONG[what](path):
         yield "warn", subject, complaint, ""
         return
-    wakes = "wakes it when idle" if dialect.can_wake else "comes with its next turn"
+    wakes = "wakes it when idle" if dialect.waking else "comes with its next turn"
     yield "ok", subject, f"{path} has its hooks; mail {wakes}", ""
 
 
@@ -282,8 +283,9 @@ def _wrong_with_codex(path: str) -> str:
     directory = os.path.dirname(os.path.dirname(path))
     if config.get("projects", {}).get(directory, {}).get("trust_level") != "trusted":
         return f"Codex does not trust {directory} yet: start codex there, and say that you do"
-    trusted = [key for key, state in config.get("hooks", {}).get("state", {}).items() if state.get("trusted_hash")]
-    if not any(key.startswith(path) for key in trusted):
+    states = config.get("hooks", {}).get("state", {}).items()
+    trusted = [key for key, state in states if key.startswith(f"{path}:") and state.get("trusted_hash")]
+    if len(trusted) < len(_ours(read(path))):
         return f"Codex does not trust the hooks of {path} yet: start codex there, and accept them"
     return ""
 

@@ -21,7 +21,7 @@ from ..transport.lock import served_in
 from ..transport.paths import register, write_private
 from ..transport.units import unit_of
 from . import init, recv, safekeeping, send, service, session
-from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
+from .common import age, ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line, whole
 from .terminal import printable
 
 STOP_S = 5.0
@@ -147,6 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
         "mcp", mcp, "Serve an agent's mailbox as MCP tools, on standard input and output.", identity=True, json=False
     )
     command("agents", agents, "The agents of this machine.")
+    audit_ = command("audit", audit, "Whether everything ever stored or opened is accounted for; exits 1 if not.")
+    audit_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_ = command("metrics", metrics, "What the daemons counted, as OpenMetrics text; no port.", json=False)
     metrics_.add_argument("names", nargs="*", metavar="NAME", help="of these agents (default: all)")
     metrics_.add_argument("--textfile", metavar="PATH", help="write it there, whole or not at all, for node_exporter")
@@ -159,6 +161,18 @@ def build_parser() -> argparse.ArgumentParser:
     restore_.add_argument("name", metavar="NAME")
     restore_.add_argument("file", metavar="FILE")
     restore_.add_argument("--stop", action="store_true", help="stop the agent's daemon for it, and start it again")
+    purge_ = command("purge", safekeeping.purge, "Let the contents of finished messages go; what is unfinished stays.")
+    purge_.add_argument("name", metavar="NAME")
+    purge_.add_argument(
+        "--older-than",
+        type=age,
+        default=age("30d"),
+        metavar="T",
+        help="that ended so long ago: 30d, 12h, 0 (default: 30d)",
+    )
+    purge_.add_argument("--keep", type=whole, default=0, metavar="N", help="but nothing of the last N messages")
+    purge_.add_argument("--dry-run", action="store_true", help="only count")
+    purge_.add_argument("--list", action="store_true", help="instead: what left before, and why")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -260,7 +274,7 @@ def remove(options: argparse.Namespace) -> int:
         if not was_down:
             _unlink(places.state(name, "down"))
         words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
+        reason = words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")
@@ -425,6 +439,12 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(as_json=options.json)
+
+
+def audit(options: argparse.Namespace) -> int:
+    from .audit import audit as account
+
+    return account(options)
 
 
 def metrics(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from ..client import adapters
-from ..client.adapters import Adapter
+from ..mcp import ADAPTER
 from ..protocol.names import AgentName
 from ..transport.paths import Places
 from .coding import PROGRAMS, named_by, named_in, own_command
@@ -18,7 +18,6 @@ from .settings import Json, edit_json, with_table, without_table
 KEY = "backchannel"
 CALL_S_MAX = 600  # `inbox` waits for mail
 CLIENTS = {"claude": ".mcp.json", "codex": ".codex/config.toml", "gemini": ".gemini/settings.json"}
-ADAPTER = Adapter("mcp", evidence="ack")
 NOTES = {
     "claude": "Claude Code asks once whether it may use a server of this directory's .mcp.json",
     "codex": "Codex reads the settings of a directory only if you trust that directory",

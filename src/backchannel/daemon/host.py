@@ -139,7 +139,10 @@ class Host:
             "status": taking.status,
             "check": operating.check,
             "metrics": operating.metrics,
+            "audit": operating.audit,
             "backup": operating.backup,
+            "purge": operating.purge,
+            "purges": operating.purges,
             "stop": taking.stop,
         }
 
@@ -252,15 +255,13 @@ class Host:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do, seconds since boot; None: only when somebody calls."""
-        leases = () if self._own_retry is not None else self.mailbox.leases.values()
-        times = [t.deadline for t in self.takers]
-        for others in (self.watchers, self.own_calls.tappers, leases):
+        times = [self._own_retry]
+        if self._own_retry is None:
+            times = [self.mailbox.next_expiry, self.sessions.endpoint.deadline]
+            times += [lease.deadline for lease in self.mailbox.leases.values()]
+        for others in (self.takers, self.watchers, self.own_calls.tappers, self.session_calls.watchers):
             if others:
                 times += [x.deadline for x in others]
-        for watcher in self.session_calls.watchers:
-            times.append(watcher.deadline)
-        times.append(self.mailbox.next_expiry if self._own_retry is None else self._own_retry)
-        times.append(self.sessions.endpoint.deadline if self._own_retry is None else None)
         return min([t for t in times if t is not None], default=None)
 
     def is_idle(self, now: float) -> bool:
@@ -277,6 +278,21 @@ class Host:
         if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
             return False
         return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
+
+    def clear_up(self, now: float, wall: float) -> None:
+        """One step of what retention asks for, in a transaction of its own, when it is due and nobody waits. Raises
+        `StorageFailed`."""
+        is_begun = self.mailbox.in_transaction
+        if is_begun:
+            return  # something changed since the answers went out; the pass that commits it comes first
+        try:
+            self.operating.clear_up(now, wall)
+            if self.mailbox.in_transaction:
+                self.mailbox.commit()
+        except sqlite3.Error as error:
+            self._roll_back(now)
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
@@ -608,7 +624,7 @@ class Host:
             "id": state.id,
             "to": self.name,
             "from": shown_sender(state.sender),
-            "stage": (stage or state.stage).value,
+            "stage": state.word if stage is None else stage,
             "reason": state.reason,
             "durability": "power" if power else state.durability,
             "duplicate": duplicate,

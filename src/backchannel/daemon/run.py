@@ -13,9 +13,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .. import __version__
 from ..errors import BackchannelError
+from ..mailbox.audit import audit
 from ..mailbox.database import OLDER, MailboxUnusable
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
@@ -43,6 +45,9 @@ EXIT_CONFIG = 78
 LOCK_PATIENCE_S = 0.5  # a client that looks whether the lock is free holds it for an instant
 
 
+T = TypeVar("T")
+
+
 class NameTaken(Exception):
     """Another daemon serves the name."""
 
@@ -64,7 +69,7 @@ def run(argv: list[str]) -> int:
             return check(places, names[0])
         if options.remove:
             return remove(places, names[0], purge=options.purge)
-        if options.backup is not None or options.restore is not None:
+        if options.audit or options.backup is not None or options.restore is not None:
             return while_stopped(places, names[0], options)
         return serve(places, names)
     except NameTaken as taken:
@@ -201,11 +206,13 @@ def check(places: Places, name: AgentName) -> int:
 
 
 def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) -> int:
-    """`--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
+    """`--audit`, `--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
     check_private(places.state(name))
     lock = _lock(places, name)
     try:
         path = places.state(name, "mailbox.db")
+        if options.audit:
+            return stopped.audit(str(name), lambda: _look(places, name, _account))
         if options.backup is not None:
             return stopped.backup(path, str(name), options.backup or None)
         return stopped.restore(path, options.restore)
@@ -215,20 +222,25 @@ def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) 
 
 def _waiting(places: Places, name: AgentName) -> int:
     """How many messages wait, or are still to be pushed."""
-    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box)))
+    return _look(places, name, lambda box: box.counters.unacked + len(Outbox(box)) + len(Frames(box))) or 0
 
 
 def _open_sessions(places: Places, name: AgentName) -> int:
-    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values()))
+    return _look(places, name, lambda box: sum(role["open"] for role in Sessions(box).counters().values())) or 0
 
 
-def _look(places: Places, name: AgentName, count: Callable[[Mailbox], int]) -> int:
+def _account(mailbox: Mailbox) -> dict[str, Any]:
+    return audit(mailbox, Sessions(mailbox), Outbox(mailbox), Frames(mailbox), is_whole=True)
+
+
+def _look(places: Places, name: AgentName, look: Callable[[Mailbox], T]) -> T | None:
+    """What there is to see; None if the name never had a mailbox. The caller holds the lock."""
     path = places.state(name, "mailbox.db")
     if not os.path.exists(path):
-        return 0
+        return None
     mailbox = Mailbox.open(path, now=clock(), wall=time.time(), boot_id=_boot_id(), random=os.urandom, migrate=False)
     try:
-        return count(mailbox)
+        return look(mailbox)
     finally:
         mailbox.close(time.time(), clock())
 
@@ -277,7 +289,7 @@ def _boot_id() -> str:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = build_parser()
     options = parser.parse_args(argv)
-    for word in ("remove", "check", "backup", "restore"):
+    for word in ("remove", "check", "audit", "backup", "restore"):
         if getattr(options, word) not in (None, False) and len(options.names) != 1:
             parser.error(f"--{word} takes one NAME")
     return options
@@ -295,6 +307,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
     parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
     parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
+    parser.add_argument("--audit", action="store_true", help="print whether the stopped agent NAME's mailbox adds up")
     parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
     parser.add_argument("--backup", metavar="FILE", help="copy the stopped agent NAME's mailbox there, and end")
     parser.add_argument("--restore", metavar="FILE", help="put this backup in its place, which is kept, and end")

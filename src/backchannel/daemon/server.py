@@ -2,7 +2,8 @@
 
 One pass: take what came in (up to 64 new connections a listener, each read at once), let the hosts commit it together,
 send the answers, and only then do what can wait. No polling anywhere: the loop sleeps until a descriptor or a deadline
-wakes it, and idle it has neither.
+wakes it, and idle it has neither. A pass looks only at the seats it touched; the others' deadlines lie in a heap, so a
+thousand idle names cost the one that is busy nothing.
 """
 
 import errno
@@ -15,6 +16,8 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..protocol.envelope import Peer
@@ -42,7 +45,7 @@ KEPT_IDLE_S = 5.0
 WRITE_S = 10.0
 EMFILE_PAUSE_S = 0.1
 CHECKPOINT_IDLE_S = 1.0
-CHECKPOINT_WAL_BYTES = 16 << 20
+CHECKPOINT_WAL_BYTES = 64 << 20  # 15,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
 WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
 WATCH_FALLBACK_S = 30.0
 SLEEP_S_MAX = 86400.0  # epoll counts milliseconds in an int: 25 days and more are an error
@@ -74,6 +77,23 @@ class Link(Caller):
         self.is_closed = False
 
 
+class Door:
+    """A listening socket. To find nobody behind the first costs as much as to let him in: whoever sends one after
+    another comes alone, so after that nobody is looked for in 1, 3, 7, then 15 passes."""
+
+    __slots__ = ("in_vain", "is_control", "passes_alone", "sock")
+
+    def __init__(self, sock: socket.socket, *, is_control: bool) -> None:
+        self.sock = sock
+        self.is_control = is_control
+        self.in_vain = 0
+        self.passes_alone = 0
+
+    def was_alone(self) -> None:
+        self.in_vain = min(self.in_vain + 1, 4)
+        self.passes_alone = (1 << self.in_vain) - 1
+
+
 class Seat:
     """One name in this process: its host, its sockets, its log, its lock."""
 
@@ -84,7 +104,9 @@ class Seat:
         self.log = log
         self.lock = lock
         self.links: dict[bool, dict[Link, None]] = {False: {}, True: {}}  # by is_control, oldest first
-        self.is_touched = True  # a session's times are saved by this boot's clock, and its PROBEs set out
+        self.is_touched = False
+        self.is_closed = False
+        self.wakes_at = math.inf  # its earliest deadline in the server's heap
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0
@@ -104,6 +126,10 @@ class Server:
         self._places = places
         self._epoll = select.epoll()
         self._seats: list[Seat] = []
+        self._by_log: dict[Log, Seat] = {}
+        self._touched: list[Seat] = []  # in this pass
+        self._wakes: list[tuple[float, int, Seat]] = []  # a heap; the number only keeps seats from being compared
+        self._wake_numbers = count()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._flusher = FlushThread()
         self._copier = Copier()
@@ -135,6 +161,8 @@ class Server:
     def add(self, seat: Seat) -> None:
         """Begins to serve one more name."""
         self._seats.append(seat)
+        self._by_log[seat.log] = seat
+        self._touch(seat)  # a session's times are saved by this boot's clock, and its PROBEs set out
         for listener, is_control in ((seat.inbox, False), (seat.control, True)):
             self._listen(seat, listener, is_control=is_control)
         if seat.inbox.inode is None:
@@ -171,7 +199,7 @@ class Server:
                 is_due = self._due <= self.now
                 if is_due:
                     self._handle_timers()
-                if is_due or self._fresh or self._refused or any(seat.is_touched for seat in self._seats):
+                if is_due or self._touched or self._fresh or self._refused:
                     self._finish()
         except StorageFailed as failed:
             logger.error(
@@ -194,31 +222,47 @@ class Server:
 
     def _timeout(self) -> float:
         """Seconds until something is due; -1 is for ever."""
-        if any(seat.is_touched for seat in self._seats):
+        if self._touched:
             self._due = 0.0
             return 0.0  # sending the answers closed a connection that held something
         times = [self._next_sweep, self._next_look, self._next_watchdog, self._next_idle_look, self._paused_until]
-        times += [carriage.deadline for carriage in self._carriages]
-        for seat in self._seats:
-            times.append(seat.host.deadline)
-            times.append(seat.host.courier.deadline)
-            times.append(seat.log.deadline)
-            if seat.unchecked_since is not None:
-                times.append(seat.last_commit + CHECKPOINT_IDLE_S)
-        earliest = min((t for t in times if t is not None), default=None)
-        if earliest is None:
-            self._due = math.inf
-            return -1
+        earliest = min([t for t in times if t is not None], default=math.inf)
+        if self._wakes and self._wakes[0][0] < earliest:
+            earliest = self._wakes[0][0]
+        if self._carriages:
+            earliest = min(earliest, min(carriage.deadline for carriage in self._carriages))
         self._due = earliest
+        if earliest == math.inf:
+            return -1
         return min(SLEEP_S_MAX, max(0.0, earliest - clock()))
+
+    def _touch(self, seat: Seat) -> None:
+        """Something of it changed: this pass ends with its commit, and finds out when it has something to do next."""
+        if not seat.is_touched:
+            seat.is_touched = True
+            self._touched.append(seat)
+
+    def _set_alarm(self, seat: Seat) -> None:
+        """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
+        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline, seat.host.operating.next_clearing]
+        if seat.unchecked_since is not None:
+            times.append(seat.last_commit + CHECKPOINT_IDLE_S)
+        earliest = min([t for t in times if t is not None], default=math.inf)
+        if earliest < seat.wakes_at:
+            seat.wakes_at = earliest
+            heappush(self._wakes, (earliest, next(self._wake_numbers), seat))
 
     def _handle_timers(self) -> None:
         now = self.now
-        for seat in self._seats:
+        while self._wakes and self._wakes[0][0] <= now:
+            at, _, seat = heappop(self._wakes)
+            if seat.is_closed or at != seat.wakes_at:
+                continue
+            seat.wakes_at = math.inf
             deadline = seat.host.deadline
             if deadline is not None and deadline <= now:
                 seat.host.handle_timer(now, self.wall)
-                seat.is_touched = True
+            self._touch(seat)
         for carriage in [c for c in self._carriages if c.deadline <= now]:
             carriage.end("it did not answer in time")
         if self._next_sweep is not None and self._next_sweep <= now:
@@ -254,16 +298,13 @@ class Server:
 
     def _finish(self) -> None:
         """The end of a pass: commit, answer, and then what can wait."""
-        for seat in [s for s in self._seats if s.is_touched]:
+        touched, self._touched = self._touched, []
+        for seat in touched:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
-                seat.commits = seat.host.mailbox.commits
                 seat.host.operating.commits.observe(clock() - self.now)
-                seat.log.committed(self.now)
-                seat.last_commit = self.now
-                if seat.unchecked_since is None:
-                    seat.unchecked_since = self.now
+                self._note_commit(seat)
             for answer in answers:
                 self._answer(seat, answer)
             if (copying := seat.host.operating.to_start) is not None:
@@ -279,14 +320,33 @@ class Server:
             if not link.is_closed:
                 self._watch_link(link)
         self._fresh.clear()
-        for seat in self._seats:
-            self._send_couriers(seat)
-            seat.log.handle_timer(self.now)
-            self._maybe_checkpoint(seat)
+        for seat in touched:
+            if not seat.is_closed:
+                self._send_couriers(seat)
+                self._clear_up(seat)
+                seat.log.handle_timer(self.now)
+                self._maybe_checkpoint(seat)
+                self._set_alarm(seat)
         # Only a loop that gets this far, commits included, is alive.
         if self._next_watchdog is not None and self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
+
+    def _clear_up(self, seat: Seat) -> None:
+        """One small step of what retention asks for: the answers are out."""
+        if seat.host.operating.next_clearing > self.now:
+            return
+        seat.host.clear_up(self.now, self.wall)
+        if seat.host.mailbox.commits != seat.commits:
+            self._note_commit(seat)
+
+    def _note_commit(self, seat: Seat) -> None:
+        """Something was committed: it is to be flushed, and one day moved from the log into the file."""
+        seat.commits = seat.host.mailbox.commits
+        seat.log.committed(self.now)
+        seat.last_commit = self.now
+        if seat.unchecked_since is None:
+            seat.unchecked_since = self.now
 
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:
@@ -318,14 +378,20 @@ class Server:
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _listen(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
-        sock = listener.sock
-        self._register(sock.fileno(), select.EPOLLIN, lambda _: self._accept(seat, sock, is_control))
+        door = Door(listener.sock, is_control=is_control)
+        self._register(door.sock.fileno(), select.EPOLLIN, lambda _: self._accept(seat, door))
 
-    def _accept(self, seat: Seat, listener: socket.socket, is_control: bool) -> None:
-        for _ in range(ACCEPTS_A_PASS):
+    def _accept(self, seat: Seat, door: Door) -> None:
+        is_control = door.is_control
+        for taken in range(ACCEPTS_A_PASS):
+            if taken == 1 and door.passes_alone:
+                door.passes_alone -= 1
+                return
             try:
-                sock, peer = accept(listener)
+                sock, peer = accept(door.sock)
             except BlockingIOError:
+                if taken == 1:
+                    door.was_alone()
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -334,6 +400,8 @@ class Server:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
                     continue
                 raise
+            if taken == 1:
+                door.in_vain = 0
             link = Link(sock, peer, seat, None if is_control else self.now + FIRST_BYTE_S, is_control=is_control)
             if not self._make_room(seat, link):
                 continue
@@ -408,7 +476,7 @@ class Server:
                 return
             if line and not line.isspace():
                 link.seat.host.receive(link, line, self.now, self.wall)
-                link.seat.is_touched = True
+                self._touch(link.seat)
                 if link.spoke_wrongly:
                     self._stop_reading(link)
                     return
@@ -531,7 +599,7 @@ class Server:
         link.sock.close()  # the kernel takes it out of epoll
         if link.is_control or link.pending:  # a stranger whose requests are all answered holds nothing
             seat.host.closed(link, self.now, self.wall)
-            seat.is_touched = True
+            self._touch(seat)
 
     def _sweep(self) -> None:
         """Lets go of strangers that have been silent or slow for too long."""
@@ -557,7 +625,8 @@ class Server:
                 sock = links.connect(self._places, errand.target)
             except links.NobodyThere as nobody:
                 seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
-                seat.is_touched = seat.is_touched or nobody.is_final
+                if nobody.is_final:
+                    self._touch(seat)
                 continue
             carriage = links.Carriage(errand, sock, self.now + links.ERRAND_S, self._errand_done)
             self._carriages[carriage] = seat
@@ -576,13 +645,13 @@ class Server:
     def _errand_done(self, carriage: links.Carriage, answer: bytes, why: str) -> None:
         seat = self._carriages.pop(carriage)
         self._handlers.pop(carriage.fd, None)
-        if seat not in self._seats:
+        if seat.is_closed:
             return
         if why:
             seat.host.errand_failed(carriage.errand, why, self.now, self.wall)
         else:
             seat.host.errand_answered(carriage.errand, answer, self.now, self.wall)
-            seat.is_touched = True
+        self._touch(seat)
 
     # --- everything else that can happen ------------------------------------------------------------------------------
 
@@ -606,11 +675,14 @@ class Server:
             if error is not None and not log.is_closed:
                 raise StorageFailed(f"fdatasync: {error}")
             log.flushed(upto, self.now)
+            if (seat := self._by_log.get(log)) is not None:
+                self._touch(seat)
 
     def _handle_copies(self) -> None:
         for copying, outcome in self._copier.done():
             for seat in self._seats:
                 if seat.host.operating.copying is copying:
+                    self._touch(seat)
                     self._send_answer(seat.host.operating.copied(outcome, self.now))
 
     def _handle_watch(self) -> None:
@@ -659,6 +731,8 @@ class Server:
         self._seats.remove(seat)
         if (copying := seat.host.operating.copying) is not None:
             self._copier.stop(copying)
+        del self._by_log[seat.log]
+        seat.is_closed = True
         seat.host.mailbox.close(self.wall, self.now)
         seat.log.close()
         seat.lock.close()

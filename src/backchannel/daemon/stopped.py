@@ -10,12 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError
+from ..mailbox.audit import NOTHING
 from ..mailbox.backup import Copying, default_path
 from ..mailbox.backup import restore as put_back
 from ..mailbox.database import check_header, unusable
 from ..protocol import fastcodec
 from .config import SETTINGS
 from .log import logger
+
+
+def audit(name: str, look: Callable[[], dict[str, Any] | None]) -> int:
+    """What `look` finds to be accounted for; a name may never have had a mailbox."""
+    return _told(lambda: {"agent": name, **(look() or NOTHING)})
 
 
 def backup(mailbox: str, name: str, path: str | None) -> int:

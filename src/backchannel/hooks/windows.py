@@ -122,13 +122,22 @@ def forget(window: Window) -> None:
 
 
 def live(places: "Places", base: str) -> "list[str]":
-    """The agents of the windows that are open, for those who only look."""
+    """The agents of the windows that are open."""
     found = []
     for window in _others(folder(places, base), base, ""):
         if window.is_live:
             found.append(window.agent)
         window.close()
     return found
+
+
+def is_made_for(places: "Places", base: str, name: str) -> bool:
+    """Whether the agent `name` was made for a second window of `base`."""
+    try:
+        with open(places.state(name, MARK)) as file:
+            return file.read().strip() == base
+    except OSError:
+        return False
 
 
 # --- the process that waits for an idle window ------------------------------------------------------------------------
@@ -229,19 +238,11 @@ def _free(places: "Places", base: str, taken: "set[str]") -> str:
         number += 1
         if name in taken:
             continue
-        if name == base or _made_for(places, name) == base:
+        if name == base or is_made_for(places, base, name):
             return name
         if not os.path.lexists(places.state(name)):  # another's agent may have this name by chance
             _make(places, base, name)
             return name
-
-
-def _made_for(places: "Places", name: str) -> str:
-    try:
-        with open(places.state(name, MARK)) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def _make(places: "Places", base: str, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 
-from ..client import AsyncAgent, AsyncDelivery
+from ..client import AsyncAgent, AsyncDelivery, SessionRecord
 from ..errors import LocalProtocolError, Refused
 
 STEP_S = 0.25  # between an answer and a call of a later step of the model
@@ -48,7 +48,7 @@ class Mail:
 
     def __init__(self, me: AsyncAgent, step_s: float = STEP_S) -> None:
         self._me = me
-        self._step_s = step_s
+        self.step_s = step_s
         self._shown: list[Shown] = []
         self._under_way = 0
         self._answered_at = -step_s
@@ -58,7 +58,7 @@ class Mail:
     async def call(self, named: Collection[str] = ()) -> AsyncIterator[None]:
         """One call of a tool. What the model has seen by now is acknowledged first, but for what this call names: the
         tool settles that itself. What a call leased that has no answer in the end was not shown, and is let go."""
-        is_later_step = not self._under_way and time.monotonic() - self._answered_at >= self._step_s
+        is_later_step = not self._under_way and time.monotonic() - self._answered_at >= self.step_s
         self._under_way += 1
         mine: list[Shown] = []
         token = _shown_by_this_call.set(mine)
@@ -98,11 +98,9 @@ class Mail:
     async def settle(self, delivery: AsyncDelivery, evidence: str) -> None:
         """Acknowledges one. With the result of a session that we opened our own half is closed too: nothing more can
         come, and models forget it."""
-        closes: list[Any] = []
-        if delivery.kind == "finished":
-            record = await self._me.look(str(delivery.session))
-            if record.role == "initiator" and record.state == "CLOSE-WAIT":
-                closes.append(record)
+        record = await self.session_of(delivery) if delivery.kind == "finished" else None
+        is_ours = record is not None and record.role == "initiator" and record.state == "CLOSE-WAIT"
+        closes: list[Any] = [record] if is_ours else []
         try:
             await self._me.commit(acks=[delivery], closes=closes, evidence=evidence)
         except (Refused, LocalProtocolError):
@@ -110,6 +108,15 @@ class Mail:
                 await delivery.ack(evidence)  # it ended meanwhile, in another way
             else:
                 raise
+
+    async def session_of(self, delivery: AsyncDelivery) -> SessionRecord | None:
+        """How the session of this mail stands; None if nothing is known of it any more."""
+        try:
+            return await self._me.look(str(delivery.session))
+        except LocalProtocolError as forgotten:
+            if forgotten.code != "no_such_session":
+                raise
+            return None
 
     async def close(self) -> None:
         """Hands everything back."""

@@ -14,15 +14,12 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from .. import __version__
-from ..client import Adapter
 from ..client.aiodrive import run
 from ..client.driven import drive_by_model
 from ..errors import BackchannelError
 from ..protocol.codec import encode
+from . import ADAPTER
 from .tools import Tools
-
-# A server of this protocol is asked, and never asks: it wakes nobody, and interrupts nobody.
-ADAPTER = Adapter("mcp", wakes=False, mid_turn=False, evidence="turn", version=__version__)
 
 INSTRUCTIONS = """You are the agent {name} on this machine. Other agents (other programs, other models) can write to \
 you, and you to them. Their messages do not come by themselves: call inbox when you begin, when you wait for an answer \

@@ -4,6 +4,7 @@ Their signatures and first lines are what the model reads; they are few and flat
 since clients give up on a call that takes longer: who needs more asks again.
 """
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,12 +54,15 @@ class Tools:
         self.caller = wire.Caller(name, places)
         self._adapter = adapter
         self._attached = wire.Stream()
+        self._attaching = asyncio.Lock()  # calls of one step come side by side, and a connection carries one at a time
 
     async def attach(self) -> None:
-        """Holds a connection to the daemon, so that others see that we are here and what we can do."""
+        """Holds a connection to the daemon, so that others see that we are here and what we can do. A daemon that was
+        restarted is told again."""
         adapter = self._adapter._asdict() if self._adapter is not None else None
         params = {"take_id": wire.new_id("t"), "resume": True, "adapter": adapter}
-        await run(wire.stream_call(self.caller, self._attached, "take", params, wire.CALL_S))
+        async with self._attaching:
+            await run(wire.stream_call(self.caller, self._attached, "take", params, wire.CALL_S))
 
     async def close(self) -> None:
         """Leaves: what was not settled is handed out again."""
@@ -276,8 +280,8 @@ class Tools:
             case "data":
                 return again + "say answers in its session, close_session ends it"
             case "finished":
-                record = await self.me.look(str(delivery.session))
-                if record.role == "acceptor" and record.is_open:
+                record = await self.mail.session_of(delivery)
+                if record is not None and record.role == "acceptor" and record.is_open:
                     return again + "it will say no more: close_session with your result"
                 return again + "the session is over"
             case "loop":
