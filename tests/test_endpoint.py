@@ -248,7 +248,7 @@ def test_an_initiator_may_not_send_before_the_peers_agent_agreed(endpoint: Endpo
     endpoint.send("s1", "x", 0.0)
 
 
-# --- single sessions: what no script needs -----------------------------------------------------------------------------
+# --- single sessions: what no script needs ----------------------------------------------------------------------------
 
 
 def opened(limits: Limits | None = None) -> Session:

@@ -81,7 +81,8 @@ def start(target: str, mutant: Mutant | None) -> int:
 
 def survivors(target: str, chosen: list[Mutant], jobs: int) -> Iterator[Mutant]:
     """Those that no test notices, as they are found."""
-    left, running = list(chosen), {}
+    left = list(chosen)
+    running: dict[int, Mutant] = {}
     while left or running:
         while left and len(running) < jobs:
             mutant = left.pop(0)

@@ -98,13 +98,13 @@ def apply(node: ast.AST, choice: int) -> None:
         case ast.AugAssign() if choice == 1:
             become(node, ast.Pass())
         case ast.BinOp(op=op) | ast.AugAssign(op=op):
-            node.op = ARITHMETIC[type(op)]()  # type: ignore[attr-defined]
+            node.op = ARITHMETIC[type(op)]()
         case ast.Constant(value=bool() as value):
             node.value = not value
         case ast.Constant(value=int() as value):
             node.value = value + 1
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
-            node.test = ast.UnaryOp(ast.Not(), test)  # type: ignore[attr-defined]
+            node.test = ast.UnaryOp(ast.Not(), test)
         case ast.Return():
             node.value = ast.Constant(None)
         case ast.Continue():
