@@ -16,7 +16,7 @@ ORIGINAL_SEND_US = 10_641.0
 ORIGINAL_ROUND_TRIP_US = 10_440.0
 ORIGINAL_OPEN_US = 200_800.0
 
-SESSION_DATA = "session: Backchannel data to the peer's agent, kept"  # rows that are not written yet
+SESSION_DATA = "session: Backchannel data to the peer's agent, kept"
 SESSION_MESSAGE = "session: Backchannel message to the peer's agent, kept"
 SESSION_OPEN = "session: Backchannel open to accepted, kept"
 
