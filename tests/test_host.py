@@ -669,7 +669,7 @@ def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
     assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "frame", "probe", "ping"}
     assert set(bench.host._control) - set(bench.host._inbox) == {
         "take", "ack", "reject", "release", "renew", "commit", "claim", "pause", "resume", "peek", "log", "tap",
-        "config", "status", "check", "metrics", "audit", "backup", "stop",
+        "config", "status", "check", "metrics", "audit", "backup", "purge", "purges", "stop",
         "sessions", "open", "accept", "say", "close", "abort", "trace",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")

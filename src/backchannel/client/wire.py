@@ -295,6 +295,8 @@ def connect(
     start_next, log_bytes = 0.0, None
     pause = 0.002
     start_deadline = time.monotonic() + START_S
+    if not may_start and places.is_ours(name) and served_in(places.state(name, "lock")) is None:
+        check_startable(caller, name, may_start=False)  # to connect is to start it, where a service manager listens
     while True:
         path = f"{folder}/{name}/{socket}"
         try:

@@ -244,7 +244,7 @@ class Server:
 
     def _set_alarm(self, seat: Seat) -> None:
         """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
-        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline]
+        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline, seat.host.operating.next_clearing]
         if seat.unchecked_since is not None:
             times.append(seat.last_commit + CHECKPOINT_IDLE_S)
         earliest = min([t for t in times if t is not None], default=math.inf)
@@ -303,12 +303,8 @@ class Server:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
-                seat.commits = seat.host.mailbox.commits
                 seat.host.operating.commits.observe(clock() - self.now)
-                seat.log.committed(self.now)
-                seat.last_commit = self.now
-                if seat.unchecked_since is None:
-                    seat.unchecked_since = self.now
+                self._note_commit(seat)
             for answer in answers:
                 self._answer(seat, answer)
             if (copying := seat.host.operating.to_start) is not None:
@@ -327,6 +323,7 @@ class Server:
         for seat in touched:
             if not seat.is_closed:
                 self._send_couriers(seat)
+                self._clear_up(seat)
                 seat.log.handle_timer(self.now)
                 self._maybe_checkpoint(seat)
                 self._set_alarm(seat)
@@ -334,6 +331,22 @@ class Server:
         if self._next_watchdog is not None and self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
+
+    def _clear_up(self, seat: Seat) -> None:
+        """One small step of what retention asks for: the answers are out."""
+        if seat.host.operating.next_clearing > self.now:
+            return
+        seat.host.clear_up(self.now, self.wall)
+        if seat.host.mailbox.commits != seat.commits:
+            self._note_commit(seat)
+
+    def _note_commit(self, seat: Seat) -> None:
+        """Something was committed: it is to be flushed, and one day moved from the log into the file."""
+        seat.commits = seat.host.mailbox.commits
+        seat.log.committed(self.now)
+        seat.last_commit = self.now
+        if seat.unchecked_since is None:
+            seat.unchecked_since = self.now
 
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:
