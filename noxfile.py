@@ -1,5 +1,6 @@
 """`nox` passes everything a change must pass; `nox -s night` is the long proof."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -43,6 +44,15 @@ def proof(session: nox.Session) -> None:
     """The proofs that take minutes, in the size that every change must pass: storms, power cuts, noise, abuse."""
     install(session, "test", "proof")
     session.run("pytest", "-n", "2", "-m", "proof", *session.posargs)
+
+
+@nox.session
+def offline(session: nox.Session) -> None:
+    """The ordinary tests once more where the kernel gives no network at all: nothing of ours needs one."""
+    install(session, "test")
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    pytest = str(Path(session.bin) / "pytest")
+    session.run(*unshare, pytest, "-n", "4", "-m", "not night and not proof", *session.posargs, external=True)
 
 
 @nox.session
