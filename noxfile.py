@@ -1,5 +1,6 @@
 """`nox` passes everything a change must pass; `nox -s night` is the long proof."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -72,6 +73,15 @@ def mutation(session: nox.Session) -> None:
     install(session, "test")
     session.install("-e", ".")
     session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session
+def offline(session: nox.Session) -> None:
+    """The ordinary tests once more where the kernel gives no network at all: nothing of ours needs one."""
+    install(session, "test")
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    pytest = str(Path(session.bin) / "pytest")
+    session.run(*unshare, pytest, "-n", "4", "-m", "not night and not proof", *session.posargs, external=True)
 
 
 @nox.session
