@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from ..client import Adapter
 from ..errors import BackchannelError, LocalProtocolError, PeerAbsent
 from ..protocol.codec import decode, encode
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .init import Change, Plan, TextChange, TreeChange, driven_by_model, read, read_tree
+from .init import Change, Plan, TextChange, TreeChange, declaring, driven_by_model, read, read_tree
 
 CLIENT_PARTS = ("__init__.py", "errors.py", "py.typed", "client", "protocol", "transport")
 COMMAND_S = 60.0
+ADAPTER = Adapter("hermes", wakes=True, mid_turn=False, evidence="turn")  # as its plugin says when it takes
 INSTALLED = "installed.json"  # in the plugin's directory: by which version, for which agent
 KEEPING = "backchannel"  # directory of the profile, for what we keep beside the plugin
 
@@ -66,7 +68,7 @@ def plan_init(places: Places, profile_name: str | None, agent: str | None, herme
     changes: list[Change] = [TreeChange(profile.plugin, plugin), TextChange(profile.config, before, after)]
     if before != after:
         changes.append(TextChange(profile.config_before, read(profile.config_before), before or "", "keep the old as"))
-    changes.append(driven_by_model(places, name))
+    changes += [driven_by_model(places, name), declaring(places, name, ADAPTER)]
     drop_in, warnings = _unit_changes(profile, places)
     return Plan(name, [*changes, *drop_in], [f"{profile.command} gateway restart", "backchannel doctor"], warnings)
 
@@ -87,6 +89,7 @@ def plan_uninit(places: Places, profile_name: str | None, agent: str | None, her
         TextChange(profile.config_before, original, None, "remove"),
         TreeChange(profile.plugin, {}),
         TextChange(drop_in, read(drop_in), None),
+        declaring(places, name, ADAPTER)._replace(after=None),
     ]
     steps = [f"{profile.command} gateway restart", f"backchannel remove {name}    (if the agent is to go as well)"]
     return Plan(name, changes, steps, [])
