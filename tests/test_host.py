@@ -691,3 +691,21 @@ def test_a_line_that_is_malformed_is_the_last_that_is_believed(bench: Bench) -> 
     bench.receive_line(spoke_wrongly, b"{")
     assert (asked_badly.spoke_wrongly, spoke_wrongly.spoke_wrongly) == (False, True)
     bench.finish()
+
+
+def test_who_makes_up_traces_cannot_fill_the_mailbox_with_warnings_of_loops(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is refused to him; the others hear of a few, in the mailbox, by the outbox and in the log."""
+    loop = {"to": "executor", "text": "x", "hops": 17, "path": ["writer", "analyst"]}
+    for number in range(200):
+        assert bench.refusal(bench.connect(), "push", trace_id=f"made-up-{number}", **loop) == "loop"
+    status = bench.call(bench.control(), "status")
+    assert (status["backlog"], status["outbox"]) == (20, 40)
+    assert len([record for record in caplog.records if "a loop was stopped" in record.message]) == 20
+    analyst = {"from": "analyst", "auth": bench.keys["analyst"]}
+    assert bench.refusal(bench.connect(), "push", trace_id="true", **loop, **analyst) == "loop"
+    assert bench.call(bench.control(), "status")["backlog"] == 21, "another's are told all the same"
+    bench.advance(61)
+    assert bench.refusal(bench.connect(), "push", trace_id="later", **loop) == "loop"
+    assert bench.call(bench.control(), "status")["backlog"] == 22

@@ -23,6 +23,13 @@ class Run(NamedTuple):
     command: str
 
 
+class Use(NamedTuple):
+    """A call of a server's tool; each program puts names of its own before `tool`."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
 class Seen:
     """One request. `new` is what came after the model's last word: tool results, prompts, and what hooks added."""
 
@@ -31,6 +38,10 @@ class Seen:
         self.body = body
         self.whole = json.dumps(body, ensure_ascii=False)
         self.tools = _tools(body)
+
+    def has(self, tool: str) -> bool:
+        """Whether a server's tool is there already: servers start beside the first turn."""
+        return any(name.startswith("mcp_") and name.endswith(f"_{tool}") for name in self.tools)
 
     @property
     def is_turn(self) -> bool:
@@ -50,7 +61,8 @@ class Seen:
 
 
 _OF_MODEL = ("function_call", "reasoning", "local_shell_call", "custom_tool_call")
-Mind = Callable[[Seen], Say | Run]
+Said = Say | Run | Use
+Mind = Callable[[Seen], Said]
 
 
 class Model:
@@ -72,7 +84,7 @@ class Model:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def take(self, seen: Seen) -> Say | Run:
+    def take(self, seen: Seen) -> Said:
         with self._news:
             self.seen.append(seen)
             self._news.notify_all()
@@ -104,7 +116,12 @@ class Model:
 
 def _tools(body: dict[str, Any]) -> list[str]:
     tools = [one for tool in body.get("tools") or [] for one in tool.get("functionDeclarations") or [tool]]
-    return [str(tool.get("name") or tool.get("type")) for tool in tools]
+    names = []
+    for tool in tools:
+        inside = tool.get("tools") if tool.get("type") == "namespace" else None  # how Codex shows a server's tools
+        names += [f"{tool['name']}__{one['name']}" for one in inside or ()]
+        names += [] if inside else [str(tool.get("name") or tool.get("type"))]
+    return names
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -137,9 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith("/responses"):
             self._stream(_openai(self._model.take(Seen(path, body)), body))
         elif path.endswith(":streamGenerateContent"):
-            self._stream(_google(self._model.take(Seen(path, body))))
+            self._stream(_google(self._model.take(Seen(path, body)), body))
         elif path.endswith(":generateContent"):
-            (_, event), *_ = _google(self._model.take(Seen(path, body)))
+            (_, event), *_ = _google(self._model.take(Seen(path, body)), body)
             self._plain(200, event)
         else:
             self._model.other.append(f"POST {self.path}")
@@ -172,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
 # --- the three ways to say it -----------------------------------------------------------------------------------------
 
 
-def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _anthropic(said: Said, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     usage = {"input_tokens": 10, "output_tokens": 5}
     message = {
         "id": _new("msg"), "type": "message", "role": "assistant", "model": body.get("model", "fake"), "content": [],
@@ -182,9 +199,9 @@ def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[st
         block: dict[str, Any] = {"type": "text", "text": ""}
         delta: dict[str, Any] = {"type": "text_delta", "text": said.text}
     else:
-        block = {"type": "tool_use", "id": _new("call"), "name": "Bash", "input": {}}
-        arguments = json.dumps({"command": said.command, "description": "Run it"})
-        delta = {"type": "input_json_delta", "partial_json": arguments}
+        name, arguments = _call(said, _tools(body), _claude_shell)
+        block = {"type": "tool_use", "id": _new("call"), "name": name, "input": {}}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
     reason = "end_turn" if isinstance(said, Say) else "tool_use"
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
@@ -197,18 +214,20 @@ def _anthropic(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[st
     return [(str(event["type"]), event) for event in events]
 
 
-def _openai(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _openai(said: Said, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(said, Say):
         item: dict[str, Any] = {
             "type": "message", "id": _new("msg"), "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": said.text, "annotations": []}],
         }  # fmt: skip
     else:
-        name, arguments = _codex_shell(_tools(body), said.command)
+        name, arguments = _call(said, _tools(body), _codex_shell)
         item = {
             "type": "function_call", "id": _new("fc"), "call_id": _new("call"), "name": name,
             "arguments": json.dumps(arguments), "status": "completed",
         }  # fmt: skip
+        if isinstance(said, Use):
+            item["namespace"], _, item["name"] = name.rpartition("__")
     response_id = _new("resp")
     response: dict[str, Any] = {"id": response_id, "object": "response", "status": "completed", "output": [item]}
     response["usage"] = {
@@ -224,6 +243,28 @@ def _openai(said: Say | Run, body: dict[str, Any]) -> list[tuple[str, dict[str, 
     return [(str(event["type"]), event) for event in events]
 
 
+Arguments = dict[str, Any]
+
+
+def _call(
+    said: Run | Use, tools: list[str], shell: Callable[[list[str], str], tuple[str, Arguments]]
+) -> tuple[str, Arguments]:
+    """A tool's name as the program gave it, and its arguments."""
+    if isinstance(said, Run):
+        return shell(tools, said.command)
+    found = [name for name in tools if name.startswith("mcp_") and name.endswith(f"_{said.tool}")]
+    assert len(found) == 1, f"{said.tool} is not one of {tools}"
+    return found[0], said.arguments
+
+
+def _claude_shell(tools: list[str], command: str) -> tuple[str, Arguments]:
+    return "Bash", {"command": command, "description": "Run it"}
+
+
+def _gemini_shell(tools: list[str], command: str) -> tuple[str, Arguments]:
+    return "run_shell_command", {"command": command}
+
+
 def _codex_shell(tools: list[str], command: str) -> tuple[str, dict[str, Any]]:
     if "exec_command" in tools:
         return "exec_command", {"cmd": command, "yield_time_ms": 30_000}
@@ -232,11 +273,12 @@ def _codex_shell(tools: list[str], command: str) -> tuple[str, dict[str, Any]]:
     return "shell", {"command": ["bash", "-c", command], "timeout_ms": 30_000}
 
 
-def _google(said: Say | Run) -> list[tuple[str, dict[str, Any]]]:
+def _google(said: Said, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(said, Say):
         part: dict[str, Any] = {"text": said.text}
     else:
-        part = {"functionCall": {"name": "run_shell_command", "args": {"command": said.command}, "id": _new("call")}}
+        name, arguments = _call(said, _tools(body), _gemini_shell)
+        part = {"functionCall": {"name": name, "args": arguments, "id": _new("call")}}
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
     candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
     return [("", {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "fake"})]

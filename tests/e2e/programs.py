@@ -4,12 +4,16 @@ Nothing of a user's is read: HOME is a new directory, the environment is empty b
 is ours, on loopback.
 """
 
+import fcntl
 import json
 import os
 import pty
+import re
 import shutil
+import struct
 import subprocess
 import sysconfig
+import termios
 import threading
 import time
 from pathlib import Path
@@ -86,11 +90,11 @@ class Home:
         }
         _SETTINGS[program](self)
 
-    def init(self) -> None:
-        """As a person does it."""
+    def init(self, *what: str) -> None:
+        """As a person does it: the program's hooks, or `what`."""
         done = subprocess.run(
-            ["backchannel", "init", self.program, "--yes"], cwd=self.project, env=self.env, capture_output=True,
-            text=True, timeout=60,
+            ["backchannel", "init", *(what or [self.program]), "--yes"], cwd=self.project, env=self.env,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -101,8 +105,8 @@ class Home:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(self, *words: str, stdin: bool = False, tty: bool = False) -> "Running":
-        running = Running([*self.command, *words], self.env, self.project, has_stdin=stdin, has_tty=tty)
+    def start(self, *words: str, tty: bool = False) -> "Running":
+        running = Running([*self.command, *words], self.env, self.project, has_tty=tty)
         self.processes.append(running)
         return running
 
@@ -122,20 +126,20 @@ class Home:
 class Running:
     """A started program; its output is kept."""
 
-    def __init__(self, command: list[str], env: dict[str, str], cwd: Path, *, has_stdin: bool, has_tty: bool) -> None:
+    def __init__(self, command: list[str], env: dict[str, str], cwd: Path, *, has_tty: bool) -> None:
         self.output = ""
         self._tty: int | None = None
         if has_tty:
             self._tty, child = pty.openpty()
+            fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
             streams: dict[str, Any] = {"stdin": child, "stdout": child, "stderr": child}
         else:
-            streams = {
-                "stdin": subprocess.PIPE if has_stdin else subprocess.DEVNULL,
-                "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
-            }  # fmt: skip
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self.process = subprocess.Popen(command, env=env, cwd=cwd, start_new_session=True, **streams)
         if has_tty:
             os.close(child)
+            if command[0].endswith("codex"):
+                self.type("\x1b[1;1R\x1b[?62;c")  # what a terminal says of itself when it is asked
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -150,18 +154,18 @@ class Running:
                 return
             self.output += chunk.decode("utf-8", "replace")
 
-    def say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def type(self, keys: str) -> None:
+    def type(self, keys: str, *, enter: bool = False) -> None:
+        """Keys of a person, who takes a moment before the last."""
         assert self._tty is not None
         os.write(self._tty, keys.encode())
+        if enter:
+            time.sleep(1)
+            os.write(self._tty, b"\r")
 
-    def prompt(self, text: str) -> None:
-        """A user's prompt for Claude Code's stream of JSON."""
-        self.say(json.dumps({"type": "user", "message": {"role": "user", "content": text}}))
+    def until(self, words: str, timeout: float = 90.0) -> None:
+        """Waits until these words stand on its screen, whatever moves the cursor between them."""
+        plain = "".join(words.split())
+        until(lambda: plain in "".join(_ESCAPES.sub("", self.output).split()), f"{words!r} on its screen", timeout)
 
     def end(self, timeout: float = END_S) -> int:
         """Waits for its own end."""
@@ -178,16 +182,14 @@ class Running:
             pass
         self.process.wait(END_S)
         self._reader.join(5)
-        if self.process.stdin is not None:
-            try:
-                self.process.stdin.close()
-            except OSError:
-                pass
         if self.process.stdout is not None:
             self.process.stdout.close()
         if self._tty is not None:
             os.close(self._tty)
             self._tty = None
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?>=<]*[a-zA-Z]|\x1b[\]7_8(][^\x07\x1b]*")
 
 
 # --- how each is told to talk to our model, and asks no questions -----------------------------------------------------
@@ -199,6 +201,7 @@ def _claude_environment(model: Model, home: Path) -> dict[str, str]:
         "ANTHROPIC_API_KEY": API_KEY,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "ENABLE_TOOL_SEARCH": "false",  # the tools of a server stand in the request, and need not be looked for
     }
 
 
@@ -218,10 +221,13 @@ def _gemini_environment(model: Model, home: Path) -> dict[str, str]:
 def _claude_settings(home: Home) -> None:
     """As a user has it who let it answer without asking."""
     command = os.path.join(sysconfig.get_path("scripts"), "backchannel")
-    permissions = {"allow": [f"Bash({command} reply:*)", "Bash(echo:*)"], "defaultMode": "default"}
+    allowed = [f"Bash({command} reply:*)", "Bash(echo:*)", "mcp__backchannel"]
+    permissions = {"allow": allowed, "defaultMode": "default"}
     place = home.project / ".claude"
     place.mkdir()
-    (place / "settings.local.json").write_text(json.dumps({"permissions": permissions}))
+    (place / "settings.local.json").write_text(
+        json.dumps({"permissions": permissions, "enabledMcpjsonServers": ["backchannel"]})
+    )
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     state = {
         "hasCompletedOnboarding": True, "theme": "dark", "customApiKeyResponses": {"approved": [API_KEY[-20:]]},

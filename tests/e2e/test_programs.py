@@ -10,11 +10,11 @@ import re
 import pytest
 
 from .models import Run, Say, Seen
-from .programs import Home, until
+from .programs import Home, Running, until
 
 pytestmark = pytest.mark.timeout(300)
 every = pytest.mark.parametrize("home", ["claude", "codex", "gemini"], indirect=True)
-claude = pytest.mark.parametrize("home", ["claude"], indirect=True)
+woken = pytest.mark.parametrize("home", ["claude", "codex"], indirect=True)
 
 ONCE = {
     "claude": ["-p", "PROMPT"],
@@ -178,7 +178,7 @@ def test_a_second_window_is_another_agent_and_goes_when_it_ends_empty(home: Home
     assert home.log() == ""
 
 
-# --- Claude Code, the one that can be woken ---------------------------------------------------------------------------
+# --- idle, in a terminal: the two that can be woken -------------------------------------------------------------------
 
 
 def idle(home: Home) -> bool:
@@ -187,8 +187,24 @@ def idle(home: Home) -> bool:
     return any(agent["name"] == "shop" and agent["wakes"] for agent in agents)
 
 
-@claude
-def test_an_idle_window_is_woken_before_its_first_prompt_and_after_a_turn(home: Home) -> None:
+def window(home: Home) -> Running:
+    """An open window, idle. One of Claude Code is an agent at once, one of Codex after its first turn."""
+    found = home.start(*WINDOW[home.program], tty=True)
+    if home.program == "codex":
+        found.until("Ask Codex to do anything")
+        found.type("hello", enter=True)
+    until(lambda: idle(home), "the window to wait for mail", 90)
+    return found
+
+
+WINDOW = {
+    "claude": [],
+    "codex": ["--dangerously-bypass-hook-trust", "--dangerously-bypass-approvals-and-sandbox"],
+}
+
+
+@woken
+def test_an_idle_window_is_woken_by_each_message_and_answers(home: Home) -> None:
     analyst = home.agent("analyst")
     stages = []
 
@@ -199,8 +215,7 @@ def test_an_idle_window_is_woken_before_its_first_prompt_and_after_a_turn(home: 
         return Run(reply_to(seen, "awake"))
 
     home.model.mind = mind
-    window = home.start(tty=True)
-    until(lambda: idle(home), "the window to wait for mail")
+    found = window(home)
     for text in ("good morning", "still there?"):
         message_id = push(home, text)
         seen = home.model.wait_for(text)
@@ -210,24 +225,43 @@ def test_an_idle_window_is_woken_before_its_first_prompt_and_after_a_turn(home: 
         answer.ack()
         until(lambda: idle(home), "the window to wait again")
     assert stages == ["taken", "taken"]
-    window.type("/exit")
-    window.type("\r")
-    assert window.end() == 0
+    found.type("/exit", enter=True)
+    assert found.end() == 0
     assert home.log() == ""
 
 
-@claude
+@woken
+def test_an_idle_window_is_woken_and_its_turn_is_the_evidence(home: Home) -> None:
+    home.agent("analyst")
+    window(home)
+    home.model.gate.clear()
+    message_id = push(home, "no answer needed")
+    home.model.wait_for("no answer needed")
+    assert stage(home, message_id) == "taken"
+    home.model.gate.set()
+    until(lambda: stage(home, message_id) == "acked", "the end of its turn")
+
+
+@woken
 def test_a_window_that_dies_between_wake_and_answer_leaves_the_receipt_at_taken(home: Home) -> None:
     home.agent("analyst")
-    window = home.start(tty=True)
-    until(lambda: idle(home), "the window to wait for mail")
+    first = window(home)
     home.model.gate.clear()
     message_id = push(home, "wake up")
     home.model.wait_for("wake up")
-    window.kill()
+    first.kill()
     home.model.gate.set()
     assert stage(home, message_id) == "taken"
-    window = home.start(tty=True)
-    seen = home.model.wait_for("Handed out before")  # a new window is woken by it
+    window(home)  # an agent at once, which is woken by it; or it comes with the first prompt
+    seen = home.model.wait_for("Handed out before")
     assert "wake up" in seen.new
     until(lambda: stage(home, message_id) == "acked", "the second window's turn")
+
+
+@pytest.mark.parametrize("home", ["codex"], indirect=True)
+def test_codex_asks_whether_our_hooks_are_trusted_and_doctor_knows_the_answer(home: Home) -> None:
+    assert "Codex does not trust the hooks of" in home.backchannel("doctor")
+    found = home.start(tty=True)
+    found.until("Trust all and continue")
+    found.type("2", enter=True)
+    until(lambda: "ok    codex shop: " in home.backchannel("doctor"), "doctor to see it")

@@ -29,7 +29,7 @@ RECIPES = {
     "langgraph_agent.py": (["langgraph==1.2.24", "langchain-openai==1.7.4"], "fake"),
     "openai_agent.py": (["openai-agents==0.24.0"], "fake"),
     "pydantic_agent.py": (["pydantic-ai-slim[openai]==2.68.0"], "openai:fake"),
-    "crewai_agent.py": (["crewai"], "openai/fake"),
+    "crewai_agent.py": (["crewai==1.15.30"], "openai/gpt-4o"),
 }
 
 

@@ -1,9 +1,11 @@
 """What a window's hooks answer at each moment, in each program's words, and what becomes of the mail."""
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from backchannel.testing import World, command
 from tests.surface.helpers import until
 
-from .moments import Moments, context
+from .moments import SAID, Moments, context
 
 EVERY = ("claude", "codex", "gemini")
 NAMES = {
@@ -363,8 +365,54 @@ def test_who_asks_once_is_not_kept_waiting(shop: Moments) -> None:
     assert waiter.returncode == 0
 
 
-@pytest.mark.parametrize("dialect", ["codex", "gemini"])
-def test_a_program_that_cannot_be_woken_is_not_waited_for(shop: Moments, dialect: str) -> None:
-    shop.at(dialect, "session-start")
-    assert shop.at(dialect, "wait") is None
+def test_a_program_that_cannot_be_woken_is_not_waited_for(shop: Moments) -> None:
+    shop.at("gemini", "session-start")
+    assert shop.at("gemini", "wait") is None
     assert "cannot be woken" in shop.log()
+
+
+def test_a_codex_that_does_not_take_the_mail_leaves_it_to_the_next_turn(shop: Moments, world: World) -> None:
+    """The program here is the interpreter of these tests, which knows no `queue`."""
+    shop.at("codex", "session-start")
+    shop.at("codex", "stop")  # begins to wait
+    until(lambda: attached(world), "the waiter")
+    message_id = shop.send("wake up")
+    until(lambda: "codex queue failed" in shop.log(), "the attempt")
+    until(lambda: shop.stage(message_id) == "stored", "the mail to be given back")
+    assert "wake up" in context(shop.at("codex", "prompt"))
+
+
+def test_mail_that_was_queued_is_seen_when_the_turn_that_it_began_ends(shop: Moments, world: World) -> None:
+    shop.at("codex", "session-start")
+    message_id = shop.send("queued")
+    (message,) = json.loads("[" + world.cli("recv", "--keep", "--json", agent="shop").stdout + "]")
+    path = world.paths.state("shop", "windows/w1")
+    with open(path) as file:
+        about = json.load(file)
+    with open(path, "w") as file:
+        json.dump(about | {"pending": [[message_id, "analyst", message["delivery"], 2]]}, file)
+    shop.at("codex", "prompt", prompt="something else, of the user")
+    shop.at("codex", "stop")
+    assert shop.stage(message_id) == "taken"
+    shop.at("codex", "prompt", prompt=f"[Backchannel · message of agent analyst · message {message_id}]\nqueued")
+    shop.at("codex", "tool")
+    assert shop.stage(message_id) == "taken"
+    shop.at("codex", "stop")
+    assert shop.stage(message_id) == "acked"
+
+
+def test_with_nothing_to_say_next_to_nothing_is_imported(shop: Moments, world: World) -> None:
+    """Lists are compared, not times. The time itself is a row of the benchmarks."""
+    shop.at("claude", "session-start")
+    said = json.dumps(SAID["claude", "tool"] | {"session_id": "w1"})
+    program = (
+        "import sys\nfrom backchannel.hooks.engine import hook\nhook(['claude', 'tool', '--as', 'shop'])\n"
+        "print(*sys.modules)"
+    )
+    command_ = [sys.executable, "-c", program]
+    done = subprocess.run(command_, input=said, capture_output=True, text=True, env=world.env, timeout=30, check=True)
+    loaded = set(done.stdout.split())
+    assert "backchannel.transport.dial" in loaded
+    assert not {name for name in loaded if name.startswith(("backchannel.client.", "backchannel.hooks.w"))} - {
+        "backchannel.hooks.windows"
+    }

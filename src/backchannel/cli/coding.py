@@ -57,7 +57,7 @@ PROGRAMS = {
 def plan_init(places: Places, what: str, directory: str, agent: str | None, *, must_wake: bool) -> Plan:
     """Raises `LocalProtocolError` for a program that cannot do what is asked of it."""
     dialect, program = DIALECTS[what], PROGRAMS[what]
-    if must_wake and not dialect.can_wake:
+    if must_wake and not dialect.waking:
         raise LocalProtocolError(
             f"{dialect.title} cannot be woken when it is idle: its mail comes with its next turn", code="cannot_wake",
             hint=f"leave out --wake; or as a service: backchannel serve NAME --exec {program.command} ...",
@@ -76,6 +76,9 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
         TextChange(placed, read(placed), _placed(placed, {what: path}), "remember in"),
     ]
     warnings = [program.note] if program.note else []
+    if chosen := chosen_places():
+        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in chosen.items())
+        warnings.append(f"start {program.command} with {words}, as they are set here: its hooks look there")
     if found is None:
         warnings.append(f"there is no {program.command} command on the PATH")
     elif complaint := _too_old(program, found):
@@ -124,7 +127,7 @@ def handlers_for(dialect: Dialect, agent: str) -> dict[str, list[Json]]:
     found: dict[str, list[Json]] = {}
     for moment in (SESSION_START, PROMPT, TOOL, STOP, SESSION_END):
         found[dialect.names[moment]] = [_handler(dialect, moment, agent)]
-    if dialect.can_wake:
+    if dialect.waking == "rewake":
         for moment in (SESSION_START, STOP):
             waiter = _handler(dialect, WAIT, agent) | {"async": True, "asyncRewake": True, "timeout": WAITER_S}
             found[dialect.names[moment]].append(waiter)
@@ -184,6 +187,11 @@ def _ours(text: str | None) -> list[list[str]]:
 def named_in(text: str | None) -> str | None:
     """The agent that a settings file names already."""
     return next((words[5] for words in _ours(text)), None)
+
+
+def chosen_places() -> dict[str, str]:
+    """The variables of this shell that say where agents lie, if it has them."""
+    return {key: os.environ[key] for key in ("BACKCHANNEL_STATE", "BACKCHANNEL_DIR") if os.environ.get(key)}
 
 
 def own_command() -> str:
@@ -255,7 +263,7 @@ def _examine(what: str, agent: str, path: str, again: str) -> Iterator[tuple[str
     if complaint := _WRONG[what](path):
         yield "warn", subject, complaint, ""
         return
-    wakes = "wakes it when idle" if dialect.can_wake else "comes with its next turn"
+    wakes = "wakes it when idle" if dialect.waking else "comes with its next turn"
     yield "ok", subject, f"{path} has its hooks; mail {wakes}", ""
 
 
@@ -283,8 +291,9 @@ def _wrong_with_codex(path: str) -> str:
     directory = os.path.dirname(os.path.dirname(path))
     if config.get("projects", {}).get(directory, {}).get("trust_level") != "trusted":
         return f"Codex does not trust {directory} yet: start codex there, and say that you do"
-    trusted = [key for key, state in config.get("hooks", {}).get("state", {}).items() if state.get("trusted_hash")]
-    if not any(key.startswith(path) for key in trusted):
+    states = config.get("hooks", {}).get("state", {}).items()
+    trusted = [key for key, state in states if key.startswith(f"{path}:") and state.get("trusted_hash")]
+    if len(trusted) < len(_ours(read(path))):
         return f"Codex does not trust the hooks of {path} yet: start codex there, and accept them"
     return ""
 

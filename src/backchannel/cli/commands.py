@@ -274,7 +274,7 @@ def remove(options: argparse.Namespace) -> int:
         if not was_down:
             _unlink(places.state(name, "down"))
         words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
+        reason = words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")

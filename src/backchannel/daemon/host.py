@@ -624,7 +624,7 @@ class Host:
             "id": state.id,
             "to": self.name,
             "from": shown_sender(state.sender),
-            "stage": (stage or state.stage).value,
+            "stage": state.word if stage is None else stage,
             "reason": state.reason,
             "durability": "power" if power else state.durability,
             "duplicate": duplicate,

@@ -19,9 +19,11 @@ class Dialect:
     `names` maps our moments to its events. `proofs` are the moments which show that the model was asked with all that
     earlier hooks had put before it: only they are evidence. `refusal` is its word for "the turn does not end yet".
     `chars_max` bounds the text of one answer, since a longer one is put into a file, of which the model sees the top.
+    `waking` is how an idle window gets a turn: `rewake` (the program runs our waiter and heeds its end), `queue` (the
+    waiter runs the program's own command for that), or "" (not at all).
     """
 
-    __slots__ = ("can_wake", "chars_max", "name", "names", "proofs", "refusal", "title")
+    __slots__ = ("chars_max", "name", "names", "proofs", "refusal", "title", "waking")
 
     def __init__(
         self,
@@ -31,8 +33,7 @@ class Dialect:
         proofs: tuple[str, ...],
         refusal: str,
         chars_max: int,
-        *,
-        can_wake: bool,
+        waking: str,
     ) -> None:
         self.name = name
         self.title = title
@@ -40,7 +41,7 @@ class Dialect:
         self.proofs = proofs
         self.refusal = refusal
         self.chars_max = chars_max
-        self.can_wake = can_wake
+        self.waking = waking
 
     def context(self, event: str, text: str) -> "dict[str, object]":
         """The answer that puts `text` before the model."""
@@ -65,7 +66,7 @@ DIALECTS = {
         (TOOL, STOP),
         "block",
         9_000,  # of 10,000
-        can_wake=True,
+        "rewake",
     ),
     "codex": Dialect(
         "codex",
@@ -80,7 +81,7 @@ DIALECTS = {
         (STOP,),  # two tools may be two calls of one answer: the second shows nothing
         "block",
         6_000,  # of 2,500 tokens
-        can_wake=False,
+        "queue",
     ),
     "gemini": Dialect(
         "gemini",
@@ -95,6 +96,6 @@ DIALECTS = {
         (STOP,),
         "deny",
         9_000,
-        can_wake=False,
+        "",
     ),
 }

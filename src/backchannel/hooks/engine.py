@@ -82,7 +82,7 @@ def _at(dialect: "Dialect", event: str, places: "Places", base: str, said: "dict
             end(places, window)
             return
         if window.pending:
-            _settle(dialect, event, places, window)
+            _settle(dialect, event, places, window, str(said.get("prompt")))
         if event == STOP:
             _stop(dialect, places, window, said)
         else:
@@ -133,6 +133,19 @@ def _stop(dialect: "Dialect", places: "Places", window: windows.Window, said: "d
         hand(window, messages)
     window.is_idle = not messages
     window.save()
+    if window.is_idle and dialect.waking == "queue":
+        _start_waiter(dialect, window, said["session_id"])
+
+
+def _start_waiter(dialect: "Dialect", window: windows.Window, session: str) -> None:
+    """In the background, for a program that would wait for its end, or end it."""
+    command = [sys.executable, "-P", os.path.abspath(sys.argv[0]), "hook", dialect.name, WAIT, "--as", window.base]
+    read, write = os.pipe()
+    os.write(write, encode({"session_id": session}).encode())
+    os.close(write)
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
+    os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, read, 0), *null], setsid=True)
+    os.close(read)
 
 
 # --- mail -------------------------------------------------------------------------------------------------------------
@@ -184,11 +197,16 @@ def hand(window: windows.Window, messages: "list[dict[str, Any]]", proofs: int =
     window.pending += [[m["id"], m["from"], m["delivery"], proofs] for m in messages]
 
 
-def _settle(dialect: "Dialect", event: str, places: "Places", window: windows.Window) -> None:
-    """Acknowledges what is proved to be seen; the leases of the rest begin anew."""
+def _settle(dialect: "Dialect", event: str, places: "Places", window: windows.Window, prompt: str) -> None:
+    """Acknowledges what is proved to be seen; the leases of the rest begin anew.
+
+    Mail that was queued becomes a prompt of its own: until then the end of a turn proves nothing about it.
+    """
     kept = []
     for message_id, sender, delivery, proofs in window.pending:
-        left = 0 if event == STOP else proofs - (event in dialect.proofs)
+        left = proofs - (event in dialect.proofs)
+        if event == PROMPT and message_id in prompt:
+            left = 1
         method = "renew" if left else "ack"
         if _settled(places, window.agent, method, message_id, sender, delivery) and left:
             kept.append([message_id, sender, delivery, left])

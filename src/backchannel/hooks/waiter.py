@@ -1,12 +1,14 @@
-"""The process that waits for mail while a window is idle, and wakes it: `backchannel hook claude wait`.
+"""The process that waits for mail while a window is idle, and wakes it: `backchannel hook DIALECT wait`.
 
-The program starts it when a turn ends, runs it in the background, and begins a turn with what it wrote if it exits
-with 2. It costs nothing while it waits: one process, asleep in one system call. It ends with its window, and when the
-next turn begins: other hooks bring the mail then.
+It begins when a turn ended, and ends with its window, or when the next turn begins: other hooks bring the mail then. It
+costs nothing while it waits: one process, asleep in one system call. Claude Code runs it in the background, and begins
+a turn with what it wrote if it exits with 2. For Codex the hook of the turn's end starts it; it gives the mail to
+`codex queue`, which begins a turn with it.
 """
 
 import os
 import select
+import subprocess
 import sys
 import time
 
@@ -27,21 +29,21 @@ if TYPE_CHECKING:
 WAKES = 2  # the exit code
 SETTLE_S = 5.0  # for the hook of the turn's end, which runs beside us, to say that the window is idle
 LOOK_S = 0.05
+QUEUE_S = 30.0
 AGAIN_S_MAX = 60.0  # between attempts to reach a daemon that is down
 
 
 def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]") -> int:
-    """Returns 2 after it wrote mail to stderr, 0 if there is nothing to wait for any more."""
-    if not dialect.can_wake:
+    """Returns 2 after it wrote mail to stderr, else 0: there is nothing to wait for any more."""
+    if not dialect.waking:
         raise NotPermitted(f"{dialect.title} cannot be woken by a hook", hint="its mail comes with its next turn")
     if os.environ.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):
         return 0  # `claude -p` does not end before us: who asks once must not wait for mail that may never come
     session = said["session_id"]
-    path = f"{windows.folder(places, base)}/{session}"
     window = _once_idle(places, base, session)
     if window is None:
         return 0
-    lock = windows.begin_waiting(path)
+    lock = windows.begin_waiting(window.path)
     if lock is None:
         return 0
     messages = _first(dialect, places, base, window)
@@ -49,25 +51,52 @@ def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]"
         return 0
     messages += take(places, window.agent, dialect.chars_max - len(messages[0]["text"]))
     now = windows.find(places, base, session)
-    if now is None or not now.is_live:
-        for message in messages:
-            run(calls.settle(wire.Caller(window.agent, places), "release", message["id"], sender=message["from"]))
-        return 0
     try:
-        sys.stderr.write(words.mail(messages, now.agent) + "\n")
+        if now is None or not now.is_live:
+            return _give_back(places, window.agent, messages)
+        text = words.mail(messages, now.agent)
+        if dialect.waking == "queue":
+            return _queue(places, now, session, messages, text)
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
         # A turn that had begun when the mail came may prove a request that was made before it.
         hand(now, messages, proofs=1 if now.is_idle else 2)
         now.is_idle = False
         now.save()
     finally:
-        now.close()
+        if now is not None:
+            now.close()
     return WAKES
+
+
+def _queue(places: "Places", window: windows.Window, session: str, messages: "list[dict[str, Any]]", text: str) -> int:
+    """Begins a turn by the program's own command: the very binary that runs the window."""
+    command = [f"/proc/{window.pid}/exe", "queue", "--thread", session, "--message", f"{words.QUEUED}\n\n{text}"]
+    null = subprocess.DEVNULL
+    try:
+        done = subprocess.run(command, stdin=null, capture_output=True, text=True, timeout=QUEUE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        complaint = str(error)
+    else:
+        complaint = done.stderr.strip()[-500:] if done.returncode else ""
+    if complaint:
+        _give_back(places, window.agent, messages)
+        raise BackchannelError(f"codex queue failed: {complaint}", hint="its mail comes with its next turn")
+    hand(window, messages, proofs=2)  # the prompt that it becomes is the first (`engine`)
+    window.save()
+    return 0
+
+
+def _give_back(places: "Places", agent: str, messages: "list[dict[str, Any]]") -> int:
+    for message in messages:
+        token = {"sender": message["from"], "delivery": message["delivery"]}
+        run(calls.settle(wire.Caller(agent, places), "release", message["id"], **token, unseen=True))
+    return 0
 
 
 def adapter(dialect: "Dialect", version: str = "") -> Adapter:
     """What this adapter can do for a message in a window of this program."""
-    return Adapter(dialect.name, wakes=dialect.can_wake, mid_turn=True, evidence="turn", version=version)
+    return Adapter(dialect.name, wakes=bool(dialect.waking), mid_turn=True, evidence="turn", version=version)
 
 
 def _once_idle(places: "Places", base: str, session: str) -> windows.Window | None:

@@ -48,7 +48,7 @@ class Mail:
 
     def __init__(self, me: AsyncAgent, step_s: float = STEP_S) -> None:
         self._me = me
-        self._step_s = step_s
+        self.step_s = step_s
         self._shown: list[Shown] = []
         self._under_way = 0
         self._answered_at = -step_s
@@ -58,7 +58,7 @@ class Mail:
     async def call(self, named: Collection[str] = ()) -> AsyncIterator[None]:
         """One call of a tool. What the model has seen by now is acknowledged first, but for what this call names: the
         tool settles that itself. What a call leased that has no answer in the end was not shown, and is let go."""
-        is_later_step = not self._under_way and time.monotonic() - self._answered_at >= self._step_s
+        is_later_step = not self._under_way and time.monotonic() - self._answered_at >= self.step_s
         self._under_way += 1
         mine: list[Shown] = []
         token = _shown_by_this_call.set(mine)

@@ -24,10 +24,9 @@ from .turns import Outcome, Turn, TurnLog
 
 log = logging.getLogger(__name__)
 
-# An idle agent gets a turn; a turn under way is not broken into; what is acked was part of a turn that ended.
-ADAPTER = Adapter("hermes", wakes=True, mid_turn=False, evidence="turn")
 POLL_S = 0.05  # Hermes has no signal for "this chat is free"
 DENY_S_MAX = 10.0  # after Hermes asked for an approval, until its queue has it
+DECLARED = Adapter("hermes", wakes=True, mid_turn=False, evidence="turn")
 NOBODY = "nobody can approve or answer here: another agent is asking, not a human"
 
 
@@ -56,7 +55,7 @@ class BackchannelAdapter(BasePlatformAdapter):
     # --- connection ---------------------------------------------------------------------------------------------------
 
     async def connect(self, *, is_reconnect: bool = False) -> bool:
-        me = AsyncAgent(self.settings.agent, adapter=ADAPTER)
+        me = AsyncAgent(self.settings.agent, adapter=DECLARED)
         try:
             await me.sessions(is_open=True)
         except BackchannelError as error:

@@ -1,0 +1,142 @@
+"""`init` and `uninit` from outside: shown first, written when told to, the same a second time, and taken back whole."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backchannel.testing import World, command
+
+FILES = {"claude": ".claude/settings.local.json", "codex": ".codex/hooks.json", "gemini": ".gemini/settings.json"}
+SERVERS = {"claude": ".mcp.json", "codex": ".codex/config.toml", "gemini": ".gemini/settings.json"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    place = tmp_path / "My Shop"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as found:
+        yield found
+
+
+def run(world: World, project: Path, *words: str, code: int = 0, **env: str) -> str:
+    done = subprocess.run(
+        [command(), *words], cwd=project, env=world.env | {"HOME": str(project.parent)} | env, capture_output=True,
+        text=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_three_programs_are_set_up_and_taken_back(world: World, project: Path) -> None:
+    for what, file in FILES.items():
+        shown = run(world, project, "init", what, "--dry-run")
+        assert f"+++ {project / file}" in shown
+        assert not (project / file).exists()
+        assert "my-shop" not in world.paths.registered() or what != "claude"
+        run(world, project, "init", what, "--yes")
+        text = (project / file).read_text()
+        assert command() in text  # the whole path: a hook has another PATH
+        assert "nothing to change" in run(world, project, "init", what, "--yes")
+    agents = [json.loads(line) for line in run(world, project, "agents", "--json").splitlines()]
+    (shop,) = agents
+    assert shop["name"] == "my-shop"
+    assert {a["name"]: (a["wakes"], a["mid_turn"], a["evidence"]) for a in shop["adapters"]} == {
+        "claude": (True, True, "turn"), "codex": (True, True, "turn"), "gemini": (False, True, "turn"),
+    }  # fmt: skip
+    config = run(world, project, "config", "show", "--as", "my-shop")
+    assert "model" in config
+    assert "3600" in config
+    for what, file in FILES.items():
+        run(world, project, "uninit", what, "--yes")
+        assert not (project / file).exists()
+        assert "nothing to change" in run(world, project, "uninit", what, "--yes")
+    assert "adapters" not in os.listdir(world.paths.state("my-shop")) or not os.listdir(
+        world.paths.state("my-shop", "adapters")
+    )
+    assert "my-shop" in world.paths.registered()  # it and its mail stay
+
+
+def test_a_server_of_tools_is_set_up_and_taken_back(world: World, project: Path) -> None:
+    (project / ".gemini").mkdir()
+    (project / ".gemini/settings.json").write_text('{"theme": "dark"}\n')
+    for client, file in SERVERS.items():
+        run(world, project, "init", "mcp", client, "--yes")
+        assert command() in (project / file).read_text()
+        assert "nothing to change" in run(world, project, "init", "mcp", client, "--yes")
+        run(world, project, "uninit", "mcp", client, "--yes")
+    assert not (project / ".mcp.json").exists()
+    assert not (project / ".codex/config.toml").exists()
+    assert json.loads((project / ".gemini/settings.json").read_text()) == {"theme": "dark"}
+
+
+def test_without_a_person_nothing_is_written(world: World, project: Path) -> None:
+    assert "nobody can be asked" in run(world, project, "init", "claude", code=2)
+    assert not (project / FILES["claude"]).exists()
+
+
+def test_what_a_program_cannot_do_is_refused_and_not_left_out(world: World, project: Path) -> None:
+    assert "cannot be woken" in run(world, project, "init", "gemini", "--wake", "--yes", code=2)
+    assert not (project / FILES["gemini"]).exists()
+    assert "cannot wake" in run(world, project, "init", "mcp", "claude", "--wake", "--yes", code=2)
+    run(world, project, "init", "claude", "--wake", "--yes")
+
+
+def test_words_that_do_not_fit_are_refused(world: World, project: Path) -> None:
+    assert "mcp needs a CLIENT" in run(world, project, "init", "mcp", code=2)
+    assert "takes no 'codex'" in run(world, project, "init", "claude", "codex", code=2)
+
+
+def test_a_name_is_kept_from_one_init_to_the_next(world: World, project: Path) -> None:
+    run(world, project, "init", "claude", "--agent", "till", "--yes")
+    assert "nothing to change" in run(world, project, "init", "claude", "--yes")
+    run(world, project, "init", "claude", "--agent", "counter", "--yes")
+    assert "till" not in (project / FILES["claude"]).read_text()
+
+
+def test_doctor_says_what_is_wrong_with_each(world: World, project: Path) -> None:
+    bin_ = project.parent / "bin"
+    bin_.mkdir()
+    for name, version in (("claude", "2.1.332 (Claude Code)"), ("codex", "codex-cli 0.12.0"), ("gemini", "0.61.0")):
+        (bin_ / name).write_text(f"#!/bin/sh\necho '{version}'\n")
+        (bin_ / name).chmod(0o755)
+    path = f"{bin_}:{os.environ['PATH']}"
+    for what in FILES:
+        run(world, project, "init", what, "--yes", PATH=path)
+    said = run(world, project, "doctor", PATH=path)
+    assert "ok    claude my-shop: " in said
+    assert "warn  codex my-shop: codex 0.12.0 is older than what was tried" in said
+    assert f"warn  codex my-shop: Codex does not trust {project} yet" in said
+    assert f"warn  gemini my-shop: Gemini CLI does not trust {project} yet" in said
+
+    home = project.parent
+    (home / ".codex").mkdir()
+    (home / ".codex/config.toml").write_text(f'[projects."{project}"]\ntrust_level = "trusted"\n')
+    (home / ".gemini").mkdir()
+    (home / ".gemini/trustedFolders.json").write_text(json.dumps({str(project): "TRUST_FOLDER"}))
+    settings = json.loads((project / FILES["claude"]).read_text())
+    (project / FILES["claude"]).write_text(json.dumps(settings | {"disableAllHooks": True}))
+    said = run(world, project, "doctor", PATH=path)
+    assert "turns all hooks off (disableAllHooks)" in said
+    assert "Codex does not trust the hooks of" in said
+    assert "ok    gemini my-shop: " in said
+
+    keys = [f"{project / FILES['codex']}:{event}:0:0" for event in "abcde"]
+    with (home / ".codex/config.toml").open("a") as file:
+        file.writelines(f'[hooks.state."{key}"]\ntrusted_hash = "sha256:1"\n' for key in keys)
+    moved = (project / FILES["claude"]).read_text().replace(command(), "/gone/backchannel")
+    (project / FILES["claude"]).write_text(moved)
+    (project / FILES["gemini"]).unlink()
+    said = run(world, project, "doctor", PATH=path, code=1)
+    assert "runs /gone/backchannel, which is gone  -> cd " in said
+    assert "ok    codex my-shop: " in said
+    assert "fail  gemini my-shop: " in said
+    assert "has 0 of its 5 hooks" in said
