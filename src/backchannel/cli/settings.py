@@ -116,6 +116,8 @@ def _key(part: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
     return json.dumps(value)  # of texts, numbers and truth values TOML thinks the same
 
 
