@@ -62,6 +62,11 @@ WORKS = {
         "one way: until another process has 256 bytes, all idle before", "us", "one way: ZeroMQ push/pull, kept"
     ),
     "one way, cold": Work("the same after a longer sleep", "us", "one way, cold: raw Python, new"),
+    "session": Work(
+        "sessions: until the peer's agent has 256 bytes, all idle before; from open to accepted",
+        "us",
+        "session: Backchannel message to the peer's agent, kept",
+    ),
     "1 MiB": Work("round trip of 1 MiB each way", "us", "1 MiB: Redis Streams everysec, kept"),
     "1 sender": Work("sends of 256 bytes while somebody consumes, 1 sender", "/s", "1 sender: raw Python, new", False),
     "4 senders": Work("the same, 4 senders at once", "/s", "4 senders: raw Python, new", False),
@@ -140,6 +145,10 @@ CASES = (
     Case("one way", "files, polled every 10 ms", "-", "process", "no", "peers.files:one_way", {"idle_s": IDLE_S}),
     Case("one way, cold", "raw Python", "new", "no", "no", "peers.raw_python:one_way", {"idle_s": COLD_S}),
     Case("one way, cold", ME, "kept", "process", RECEIPT, "ours.one_way:idle", {"idle_s": COLD_S}),
+    # --- sessions
+    Case("session", f"{ME} message to the peer's agent", "kept", "process", RECEIPT, "ours.one_way:idle", {"idle_s": IDLE_S}),
+    Case("session", f"{ME} data to the peer's agent", "kept", "process", "own daemon", "ours.sessions:data", {"idle_s": IDLE_S}),
+    Case("session", f"{ME} open to accepted", "kept", "process", "accepted", "ours.sessions:opens"),
     # --- 1 MiB
     Case("1 MiB", "raw Python", "kept", "no", "-", "peers.raw_python:big_echoes"),
     Case("1 MiB", ME, "kept", "process", BOTH, "ours.round_trips:big"),
@@ -175,6 +184,7 @@ CASES = (
     # --- whole processes
     Case("command", "python -c pass", "-", "-", "-", "ours.command_line:nothing"),
     Case("command", "backchannel send", "new", "process", RECEIPT, "ours.command_line:send"),
+    Case("command", "backchannel hook, nothing to say", "new", "-", "-", "ours.command_line:hook"),
     Case("command", "backchannel send to exit of recv", "new", "process", BOTH, "ours.command_line:send_to_exit_of_recv"),
     Case("command", "hcom send", "-", "process", "stored", "peers.hcom:send", {}, HCOM),
     Case("command", "hcom send to exit of listen", "-", "process", "stored", "peers.hcom:send_to_exit_of_listen", {}, HCOM),

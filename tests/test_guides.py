@@ -191,7 +191,9 @@ def _normal(text: str, world: World) -> str:
         (r'"mailbox_id":"[0-9a-f]{32}"', '"mailbox_id":"ID"'),
         (r'"(sent_at|uid|gid|pid|stored_at|ended_at|at)":[0-9.e+]+', r'"\1":N'),
         (r"\b\d+ us\b|\b\d+\.\d ms\b", "N us"),
-        (r"\b\d+ bytes\b", "N bytes"),
+        (r"\b\d+ bytes, checked\b", "N bytes, checked"),
+        (r" @\d+ ", " @UID "),
+        (r"\bDATE \d\d:\d\d\b(?!:)", "DATE TIME"),
         (r"\b\d{8}T\d{6}Z\b", "STAMP"),
         (r"\b(for|idle|away) \d+ s\b", r"\1 N s"),
     ):

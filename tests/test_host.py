@@ -669,7 +669,7 @@ def test_the_handlers_serve_every_method_of_the_wire(bench: Bench) -> None:
     assert set(bench.host._inbox) == {"push", "receipt", "wait", "cancel", "frame", "probe", "ping"}
     assert set(bench.host._control) - set(bench.host._inbox) == {
         "take", "ack", "reject", "release", "renew", "commit", "claim", "pause", "resume", "peek", "log", "tap",
-        "config", "status", "check", "metrics", "audit", "backup", "stop",
+        "config", "status", "check", "metrics", "audit", "backup", "purge", "purges", "stop",
         "sessions", "open", "accept", "say", "close", "abort", "trace",
     }  # fmt: skip
     assert Request.__struct_fields__ == ("jsonrpc", "method", "id", "params")
@@ -691,3 +691,21 @@ def test_a_line_that_is_malformed_is_the_last_that_is_believed(bench: Bench) -> 
     bench.receive_line(spoke_wrongly, b"{")
     assert (asked_badly.spoke_wrongly, spoke_wrongly.spoke_wrongly) == (False, True)
     bench.finish()
+
+
+def test_who_makes_up_traces_cannot_fill_the_mailbox_with_warnings_of_loops(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is refused to him; the others hear of a few, in the mailbox, by the outbox and in the log."""
+    loop = {"to": "executor", "text": "x", "hops": 17, "path": ["writer", "analyst"]}
+    for number in range(200):
+        assert bench.refusal(bench.connect(), "push", trace_id=f"made-up-{number}", **loop) == "loop"
+    status = bench.call(bench.control(), "status")
+    assert (status["backlog"], status["outbox"]) == (20, 40)
+    assert len([record for record in caplog.records if "a loop was stopped" in record.message]) == 20
+    analyst = {"from": "analyst", "auth": bench.keys["analyst"]}
+    assert bench.refusal(bench.connect(), "push", trace_id="true", **loop, **analyst) == "loop"
+    assert bench.call(bench.control(), "status")["backlog"] == 21, "another's are told all the same"
+    bench.advance(61)
+    assert bench.refusal(bench.connect(), "push", trace_id="later", **loop) == "loop"
+    assert bench.call(bench.control(), "status")["backlog"] == 22

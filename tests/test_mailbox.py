@@ -420,9 +420,9 @@ def test_a_long_text_stands_by_itself_and_is_the_same_text(path: Path) -> None:
     lease = a_lease("t-1")
     handed = mailbox.lease(lease, 1, bytes_max=1)
     assert [h.envelope.text for h in (*handed, *mailbox.handed_again(lease))] == [f'"{text}"'.encode()] * 2
-    (waiting,) = mailbox.waiting(0, 1).fetchall()
+    (waiting,) = mailbox.waiting(1, 2, 1).fetchall()
     (known,) = mailbox.history(Log(max=1), 1, 2, newest_first=False).fetchall()
-    assert mailbox.text(1) == waiting[6] == known[9]
+    assert mailbox.text(1) == waiting[6] == known[10]
     mailbox.ack(mailbox.get("m-long", None), "ack", WALL)
     mailbox.commit()
     assert mailbox.counters.unacked_bytes == standing.INLINE_MAX

@@ -61,6 +61,8 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     "metrics": frame.Nothing,
     "audit": frame.Nothing,
     "backup": frame.Backup,
+    "purge": frame.Purge,
+    "purges": frame.Nothing,
     "stop": frame.Nothing,
 }
 ITEMS: dict[str, type[msgspec.Struct]] = {  # of the lists in a commit

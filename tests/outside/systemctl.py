@@ -11,6 +11,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,13 +94,17 @@ def start(units: list[str]) -> None:
     socks = []
     for unit in units:
         path = setting(unit, "ListenStream")
-        os.makedirs(os.path.dirname(path), int(setting(unit, "DirectoryMode"), 8), exist_ok=True)
-        os.chmod(os.path.dirname(os.path.dirname(path)), int(setting(unit, "DirectoryMode"), 8))
+        for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
+            if not os.path.isdir(folder):
+                os.mkdir(folder, int(setting(unit, "DirectoryMode"), 8))
         if os.path.lexists(path):
             os.unlink(path)
         sock = socket.socket(socket.AF_UNIX)
         os.fchmod(sock.fileno(), int(setting(unit, "SocketMode"), 8))
+        os.umask(0)  # a socket's mode is what the unit says, and nothing else
         sock.bind(path)
+        if user := setting(unit, "SocketUser"):
+            shutil.chown(path, user, setting(unit, "SocketGroup"))
         sock.listen()
         socks.append(sock)
     if pid := os.fork():
@@ -119,10 +124,17 @@ def hold(units: list[str], socks: list[socket.socket]) -> None:
     fds = [os.dup2(sock.fileno(), 100 + sock.fileno()) for sock in socks]
     activate = f'LISTEN_PID=$$ LISTEN_FDS={len(fds)} LISTEN_FDNAMES={names} exec "$@" '
     activate += " ".join(f"{3 + number}<&{fd} {fd}<&-" for number, fd in enumerate(fds))
-    # The name of whoever holds them is not the daemon's: tests look for that one by its words.
+    command = shlex.split(setting(service, "ExecStart"))
+    if user := setting(service, "User"):
+        group, home = setting(service, "Group"), f"/var/lib/{setting(service, 'StateDirectory')}"
+        os.makedirs(os.path.dirname(home), exist_ok=True)
+        if not os.path.isdir(home):
+            os.mkdir(home, int(setting(service, "StateDirectoryMode"), 8))
+            shutil.chown(home, user, group)
+        command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *command]
     while True:
         select.select(socks, [], [])
-        argv = ["/bin/bash", "-c", activate, "sh", *shlex.split(setting(service, "ExecStart"))]
+        argv = ["/bin/bash", "-c", activate, "sh", *command]
         with subprocess.Popen(argv, pass_fds=fds, cwd="/") as daemon:
             (FOLDER / f"{instance(service)}.service").write_text(str(daemon.pid))
             daemon.wait()

@@ -419,6 +419,7 @@ def test_a_start_does_not_read_the_mail_that_waits(world: World, count: int, siz
     empty = ready_after(world, "carol")
     clean = ready_after(world, "bob")
     daemon = world._daemons[-1]
+    clean_cpu = daemon.cpu_s()
     control = world.control("bob")
     begin = time.monotonic()
     (message,) = control.call("take")["messages"]
@@ -428,13 +429,16 @@ def test_a_start_does_not_read_the_mail_that_waits(world: World, count: int, siz
     assert world.push("bob", "one more")["stage"] == "stored"
     daemon.kill()
     killed = ready_after(world, "bob")
+    killed_cpu = world._daemons[-1].cpu_s()
     assert control_status(world)["backlog"] == count + 1
     print(
-        f"\n{count:,} waiting, {bytes_ >> 20} MiB: ready after {clean:.2f} s (with an empty mailbox {empty:.2f} s),"
-        f" after SIGKILL {killed:.2f} s; first take {first_take * 1e3:.1f} ms; memory {memory >> 20} MiB"
+        f"\n{count:,} waiting, {bytes_ >> 20} MiB: ready after {clean:.2f} s, {clean_cpu:.2f} s of CPU (with an empty"
+        f" mailbox {empty:.2f} s), after SIGKILL {killed:.2f} s, {killed_cpu:.2f} s of CPU; first take"
+        f" {first_take * 1e3:.1f} ms; memory {memory >> 20} MiB"
     )
-    assert clean - empty < 3
-    assert killed - empty < 20
+    # By processor time: how long the disk takes beside other work is the machine's.
+    assert clean_cpu < 2
+    assert killed_cpu < 15
     assert memory < 64 << 20
 
 

@@ -66,7 +66,7 @@ def test_of_many_that_start_at_once_exactly_one_serves(world: World, attempt: in
 
 
 @pytest.mark.parametrize(
-    "times", [pytest.param(8, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
+    "times", [pytest.param(5, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(900)
 def test_two_that_start_at_once_over_a_killed_one_are_never_both_nor_none(world: World, times: int) -> None:
@@ -96,7 +96,7 @@ def served_by(world: World, which: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "times", [pytest.param(8, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
+    "times", [pytest.param(5, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(900)
 def test_of_each_pair_that_starts_at_once_one_serves_a_name_of_its_own(world: World, times: int) -> None:

@@ -61,7 +61,7 @@ def careless(world: World) -> Path:
 
 
 @pytest.mark.parametrize(
-    "binds", [pytest.param(2000, marks=pytest.mark.proof), pytest.param(50_000, marks=pytest.mark.night)]
+    "binds", [pytest.param(1000, marks=pytest.mark.proof), pytest.param(50_000, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(300)
 def test_nobody_connects_between_bind_and_mode(world: World, other_uid: list[str], binds: int) -> None:
@@ -81,7 +81,7 @@ def test_nobody_connects_between_bind_and_mode(world: World, other_uid: list[str
 
 
 @pytest.mark.parametrize(
-    "starts", [pytest.param(8, marks=pytest.mark.proof), pytest.param(500, marks=pytest.mark.night)]
+    "starts", [pytest.param(5, marks=pytest.mark.proof), pytest.param(500, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(900)
 def test_nobody_connects_while_a_daemon_starts(world: World, other_uid: list[str], starts: int) -> None:
@@ -187,7 +187,7 @@ def test_no_socket_of_a_daemon_has_an_abstract_name(world: World) -> None:
 def test_what_a_stranger_makes_first_is_never_used(world: World, other_uid: list[str]) -> None:
     """In a directory where everybody may write, he makes DIR before us, again and again. We refuse or it is ours."""
     world.root.chmod(0o1777)
-    for _ in range(4):
+    for _ in range(3):
         maker = subprocess.Popen([*other_uid, "mkdir", "-p", str(world.dir / "bob")], cwd="/")
         daemon = world.spawn("bob")
         maker.wait(10)

@@ -492,6 +492,20 @@ def test_a_change_of_the_policy_counts_at_once_and_a_broken_one_closes_the_door(
 
 
 @pytest.mark.proof
+def test_a_broken_policy_ends_no_daemon_and_loses_no_mail(system: System) -> None:
+    daemons = system.start("analyst")
+    system.commit(ANALYST, "analyst", "executor", "waits")
+    assert stays(lambda: daemons["analyst"].is_running, during=0.5)
+    kept = system.policy.read_text()
+    system.policy.write_text("broken =")
+    assert stays(lambda: daemons["analyst"].is_running, during=2.0), daemons["analyst"].said()
+    system.policy.write_text(kept)
+    system.start("executor")
+    (got,) = system.json(EXECUTOR, "recv", "--as", "executor", "--wait", "60")
+    assert got["text"] == "waits"
+
+
+@pytest.mark.proof
 def test_a_model_of_another_uid_sends_through_its_own_daemon(system: System) -> None:
     system.write_policy(analyst=f'{{ user = {ANALYST}, driven_by = "model" }}')
     system.start("analyst", "executor")

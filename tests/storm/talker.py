@@ -42,9 +42,11 @@ def main() -> None:
     name, others, folder = sys.argv[1:]
     start.can_serve = lambda: False  # the storm has recorded a daemon under witness
     journal = Journal(f"{folder}/{name}.journal", KINDS)
+    targets = others.split(",")
+    if len({e.session for e in journal.tail if isinstance(e, Doing) and e.what == LANE}) < LANES * len(targets):
+        journal.look_further_back()  # one of its lanes has long been waiting
     agent = join(name)
-    talker = Talker(agent, journal, others.split(","), Path(folder))
-    talker.work()
+    Talker(agent, journal, targets, Path(folder)).work()
     agent.close()
 
 

@@ -13,7 +13,7 @@ from .storm import seed
 @pytest.mark.parametrize(
     ("kills", "rounds"),
     [
-        pytest.param(850, 1, marks=[pytest.mark.proof, pytest.mark.timeout(600)]),
+        pytest.param(600, 1, marks=[pytest.mark.proof, pytest.mark.timeout(600)]),
         pytest.param(1000, 9, marks=[pytest.mark.night, pytest.mark.timeout(7200)]),
     ],
 )

@@ -38,7 +38,8 @@ RSS_NOISE = 2 * MIB  # a page of SQLite's cache here, an arena of the allocator 
 FDS_NOISE = 24
 WAL_BYTES_MAX = 32 * MIB  # the loop checkpoints at 16
 ROW_BYTES_MAX = 2500  # of the file, for each message and frame it holds; their texts are 250 on average
-LATENCY_NOISE_S = 0.010
+TOMBSTONE_BYTES = 5000  # of memory, for a session that is over; 10,000 of them are remembered
+SLOWER_MAX = 1.2
 ECHO = """
 import socket, sys
 door = socket.socket(socket.AF_UNIX)
@@ -58,6 +59,7 @@ class Sample(NamedTuple):
     rss: int  # of the watched daemons, as the rest
     fds: int
     wal_bytes: int
+    over: int  # sessions that ended
     send_s: float
     echo_s: float
 
@@ -108,18 +110,20 @@ class Soak:
         return samples
 
     def _look(self, at: float, eve: Agent, echo: Socket) -> Sample:
+        caller = eve._caller
         began = time.monotonic()
         eve.send(self._dice.choice(WATCHED), "how are you?")
         sent = time.monotonic()
         echo.sendall(b"how are you?")
         echo.recv(100)
         echoed = time.monotonic()
-        rss = fds = wal_bytes = 0
+        rss = fds = wal_bytes = over = 0
         for name, pid in self._pids.items():
             rss += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             fds += len(os.listdir(f"/proc/{pid}/fd"))
             wal_bytes += os.path.getsize(self._places.state(name, "mailbox.db-wal"))
-        return Sample(at, rss, fds, wal_bytes, sent - began, echoed - sent)
+            over += run(calls.status(caller, name))["sessions"].get("CLOSED", 0)
+        return Sample(at, rss, fds, wal_bytes, over, sent - began, echoed - sent)
 
     @contextmanager
     def _echo(self) -> Iterator[Socket]:
@@ -176,8 +180,14 @@ class Soak:
                 os.kill(pid, 9)
 
 
-def p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]
+def percentile(part: list[Sample], what: str, percent: int) -> float:
+    return float(statistics.quantiles([getattr(sample, what) for sample in part], n=100)[percent - 1])
+
+
+def rise(early: list[Sample], late: list[Sample], percent: int) -> float:
+    """By what factor a send became slower, where an echo did not."""
+    sends, echoes = ([percentile(part, what, percent) for part in (early, late)] for what in ("send_s", "echo_s"))
+    return (sends[1] / sends[0]) / max(1.0, echoes[1] / echoes[0])
 
 
 @pytest.mark.night
@@ -198,19 +208,23 @@ def test_nothing_grows_in_hours_of_work(tmp_path: Path) -> None:
     slope = statistics.linear_regression([s.at / 3600 for s in early + late], [s.rss / MIB for s in early + late]).slope
     rss = [statistics.median(s.rss for s in part) for part in (early, late)]
     fds = [max(s.fds for s in part) for part in (early, late)]
-    sends, echoes = ([p99([getattr(s, what) for s in part]) for part in (early, late)] for what in ("send_s", "echo_s"))
+    sends, echoes = ([percentile(part, what, 99) for part in (early, late)] for what in ("send_s", "echo_s"))
+    middles = [percentile(part, "send_s", 50) for part in (early, late)]
+    over = late[-1].over - early[0].over
     wal_bytes = max(s.wal_bytes for s in samples)
     print(
         f"{soak.kills} kills; {sum(totals.values())} messages; of the two daemons that lived: RSS {rss[0] / MIB:.1f} to"
-        f" {rss[1] / MIB:.1f} MiB, {slope:.2f} MiB/h; at most {fds[0]}, then {fds[1]} descriptors; WAL at most"
+        f" {rss[1] / MIB:.1f} MiB, {slope:.2f} MiB/h with {over} sessions more"
+        f" to remember; at most {fds[0]}, then {fds[1]} descriptors; WAL at most"
         f" {wal_bytes / MIB:.1f} MiB; files { ({name: round(size / MIB, 1) for name, size in sizes.items()}) } MiB;"
-        f" a send p99 {sends[0] * 1e3:.1f}, then {sends[1] * 1e3:.1f} ms; an echo p99 {echoes[0] * 1e3:.1f}, then"
+        f" a send p50 {middles[0] * 1e3:.2f}, then {middles[1] * 1e3:.2f} ms, p99 {sends[0] * 1e3:.1f}, then"
+        f" {sends[1] * 1e3:.1f} ms; an echo p99 {echoes[0] * 1e3:.1f}, then"
         f" {echoes[1] * 1e3:.1f} ms"
     )
-    assert rss[1] - rss[0] < RSS_NOISE + hours * MIB
+    assert rss[1] - rss[0] < RSS_NOISE + hours * MIB + over * TOMBSTONE_BYTES
     assert fds[1] <= fds[0] + FDS_NOISE
     assert wal_bytes < len(WATCHED) * WAL_BYTES_MAX
     for name, size in sizes.items():
         assert size < 2 * totals[name] * ROW_BYTES_MAX + 4 * MIB, f"{name} has {totals[name]} messages in {size} bytes"
-    slower_by_itself = max(1.0, echoes[1] / echoes[0])
-    assert sends[1] < 1.2 * sends[0] * slower_by_itself + LATENCY_NOISE_S
+    # On a busy machine the worst of some hundred sends says little; what gets slower does so in the middle too.
+    assert min(rise(early, late, 50), rise(early, late, 99)) < SLOWER_MAX

@@ -137,7 +137,9 @@ set -g __backchannel_valued \
     'uninit --profile' \
     'uninit --hermes' \
     'mcp --as' \
-    'metrics --textfile'
+    'metrics --textfile' \
+    'purge --older-than' \
+    'purge --keep'
 
 complete -c backchannel -f
 complete -c backchannel -n '__backchannel_at "" 0' -l help -d 'Show help and exit.'
@@ -181,6 +183,7 @@ complete -c backchannel -n '__backchannel_at "" 0' -a audit -d 'Whether everythi
 complete -c backchannel -n '__backchannel_at "" 0' -a metrics -d 'What the daemons counted, as OpenMetrics text; no port.'
 complete -c backchannel -n '__backchannel_at "" 0' -a backup -d 'Copy an agent\'s mailbox, while it works or not; checked, 0600.'
 complete -c backchannel -n '__backchannel_at "" 0' -a restore -d 'Put a backup in the place of an agent\'s mailbox, which is kept aside.'
+complete -c backchannel -n '__backchannel_at "" 0' -a purge -d 'Let the contents of finished messages go; what is unfinished stays.'
 complete -c backchannel -n '__backchannel_at "" 0' -a doctor -d 'What is wrong here, and the command that mends it.'
 complete -c backchannel -n '__backchannel_at "" 0' -a demo -d 'Three agents talk, in a world of their own; ends and cleans up by itself.'
 complete -c backchannel -n '__backchannel_at send any' -l as -x -a '(__backchannel_agents)' -d 'speak as this agent (default: BACKCHANNEL_AGENT; neither: as @user)'
@@ -392,6 +395,13 @@ complete -c backchannel -n '__backchannel_at restore any' -l json -d 'one JSON o
 complete -c backchannel -n '__backchannel_at restore any' -l stop -d 'stop the agent\'s daemon for it, and start it again'
 complete -c backchannel -n '__backchannel_at restore any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at restore 0' -a '(__backchannel_agents)'
+complete -c backchannel -n '__backchannel_at purge any' -l json -d 'one JSON object a line'
+complete -c backchannel -n '__backchannel_at purge any' -l older-than -x -d 'that ended so long ago: 30d, 12h, 0 (default: 30d)'
+complete -c backchannel -n '__backchannel_at purge any' -l keep -x -d 'but nothing of the last N messages'
+complete -c backchannel -n '__backchannel_at purge any' -l dry-run -d 'only count'
+complete -c backchannel -n '__backchannel_at purge any' -l list -d 'instead: what left before, and why'
+complete -c backchannel -n '__backchannel_at purge any' -l help -d 'Show help and exit.'
+complete -c backchannel -n '__backchannel_at purge 0' -a '(__backchannel_agents)'
 complete -c backchannel -n '__backchannel_at doctor any' -l json -d 'one JSON object a line'
 complete -c backchannel -n '__backchannel_at doctor any' -l help -d 'Show help and exit.'
 complete -c backchannel -n '__backchannel_at demo any' -l help -d 'Show help and exit.'

@@ -76,6 +76,9 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
         TextChange(placed, read(placed), _placed(placed, {what: path}), "remember in"),
     ]
     warnings = [program.note] if program.note else []
+    if chosen := chosen_places():
+        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in chosen.items())
+        warnings.append(f"start {program.command} with {words}, as they are set here: its hooks look there")
     if found is None:
         warnings.append(f"there is no {program.command} command on the PATH")
     elif complaint := _too_old(program, found):
@@ -184,6 +187,11 @@ def _ours(text: str | None) -> list[list[str]]:
 def named_in(text: str | None) -> str | None:
     """The agent that a settings file names already."""
     return next((words[5] for words in _ours(text)), None)
+
+
+def chosen_places() -> dict[str, str]:
+    """The variables of this shell that say where agents lie, if it has them."""
+    return {key: os.environ[key] for key in ("BACKCHANNEL_STATE", "BACKCHANNEL_DIR") if os.environ.get(key)}
 
 
 def own_command() -> str:

@@ -21,7 +21,7 @@ from ..transport.lock import served_in
 from ..transport.paths import register, write_private
 from ..transport.units import unit_of
 from . import init, recv, safekeeping, send, service, session
-from .common import ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line
+from .common import age, ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line, whole
 from .terminal import printable
 
 STOP_S = 5.0
@@ -161,6 +161,18 @@ def build_parser() -> argparse.ArgumentParser:
     restore_.add_argument("name", metavar="NAME")
     restore_.add_argument("file", metavar="FILE")
     restore_.add_argument("--stop", action="store_true", help="stop the agent's daemon for it, and start it again")
+    purge_ = command("purge", safekeeping.purge, "Let the contents of finished messages go; what is unfinished stays.")
+    purge_.add_argument("name", metavar="NAME")
+    purge_.add_argument(
+        "--older-than",
+        type=age,
+        default=age("30d"),
+        metavar="T",
+        help="that ended so long ago: 30d, 12h, 0 (default: 30d)",
+    )
+    purge_.add_argument("--keep", type=whole, default=0, metavar="N", help="but nothing of the last N messages")
+    purge_.add_argument("--dry-run", action="store_true", help="only count")
+    purge_.add_argument("--list", action="store_true", help="instead: what left before, and why")
     command("doctor", doctor, "What is wrong here, and the command that mends it.")
     command("demo", demo, "Three agents talk, in a world of their own; ends and cleans up by itself.", json=False)
     return parser
@@ -262,7 +274,7 @@ def remove(options: argparse.Namespace) -> int:
         if not was_down:
             _unlink(places.state(name, "down"))
         words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] if words else f"exit status {done.returncode}"
+        reason = words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")

@@ -72,6 +72,22 @@ def positive(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """An option's number of things, none included. Raises `ValueError`, which argparse reports."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def age(text: str) -> float:
+    """An option's length of time, in seconds: 90, 90s, 12h, 30d. Raises `ValueError`, which argparse reports."""
+    return seconds(text[:-1]) * UNITS_S[text[-1]] if text[-1:] in UNITS_S else seconds(text)
+
+
 def ago(unix_time: float) -> str:
     """How long ago, for people."""
     seconds = max(0.0, time.time() - unix_time)

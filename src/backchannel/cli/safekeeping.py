@@ -1,15 +1,18 @@
-"""`backup` and `restore`: a copy of a mailbox, made by whoever has the file: its daemon, or for a stopped agent a
-process that holds its lock."""
+"""`backup`, `restore` and `purge`: what is kept of a mailbox.
+
+The file belongs to whoever has it open: the agent's daemon, or for a stopped agent a process that holds its lock.
+"""
 
 import argparse
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 from ..client import calls, wire
 from ..client.drive import run
-from ..errors import BackchannelError, NotPermitted, PeerAbsent, Refused
+from ..errors import BackchannelError, NotPermitted, PeerAbsent, Refused, TimedOut
 from ..protocol.codec import Malformed, decode
 from ..protocol.codes import error_for
 from ..protocol.names import AgentName
@@ -19,6 +22,7 @@ from .common import say
 
 BACKUP_S = 3600.0  # a large mailbox on a slow disk
 STOP_S = 30.0  # an orderly end; nobody waits for this one
+ATTEMPTS = 5  # a daemon may start or end between our look and our call
 NAME_TAKEN = 75  # exit status of a daemon that found the lock held
 
 
@@ -33,7 +37,7 @@ def backup(options: argparse.Namespace) -> int:
 
 
 def _backed_up(caller: wire.Caller, name: AgentName, path: str | None) -> dict[str, Any]:
-    while True:
+    for _ in range(ATTEMPTS):
         if served_in(caller.places.state(name, "lock")) is not None:
             try:
                 return run(calls.running(caller, name, "backup", BACKUP_S, path=path))
@@ -42,6 +46,7 @@ def _backed_up(caller: wire.Caller, name: AgentName, path: str | None) -> dict[s
         done = run_stopped(caller, name, ["--backup", path or ""])
         if done is not None:
             return done
+    raise TimedOut(f"the daemon of {name} starts and ends all the time", hint="backchannel doctor")
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -64,7 +69,7 @@ def restore(options: argparse.Namespace) -> int:
         if done is None:
             raise Refused(f"another process holds the lock of {name}", hint="try again", retry=True)
     finally:
-        if not was_down:
+        if not was_down and os.path.exists(mark):  # else somebody typed `up` meanwhile
             os.unlink(mark)
         if is_running:
             run(calls.ping(caller, name))
@@ -76,6 +81,35 @@ def restore(options: argparse.Namespace) -> int:
         options,
     )
     return 0
+
+
+def purge(options: argparse.Namespace) -> int:
+    """Asks for one small step after another, so that the agent's own mail goes on meanwhile."""
+    caller = wire.Caller(None)
+    name = AgentName(options.name)
+    if options.list:
+        for record in run(calls.control(caller, name, "purges"))["purges"]:
+            say(record, _purge_line(record), options)
+        return 0
+    params: dict[str, Any] = {"older_than": options.older_than, "keep": options.keep, "dry_run": options.dry_run}
+    done = {"contents": 0, "bytes": 0, "rows": 0}
+    after: int | None = 0
+    purge_no = None
+    while after is not None:
+        step = run(calls.control(caller, name, "purge", after=after, purge_no=purge_no, **params))
+        done = {key: count + step[key] for key, count in done.items()}
+        after, purge_no = step["next"], step["purge_no"]
+    did = "would leave" if options.dry_run else "left"
+    ids = f", and {done['rows']} ids" if done["rows"] else ""
+    line = f"{name}  the content of {done['contents']} messages {did}, {done['bytes']} bytes{ids}"
+    say({"name": name, "did": did, "purge_no": purge_no, **done}, line, options)
+    return 0
+
+
+def _purge_line(record: dict[str, Any]) -> str:
+    at, before = (time.strftime("%Y-%m-%d %H:%M", time.localtime(record[key])) for key in ("at", "before"))
+    counts = f"{record['contents']} contents, {record['bytes']} bytes, {record['rows']} ids"
+    return f"{at}  by {record['by']}  ended before {before}  {counts}"
 
 
 def run_stopped(caller: wire.Caller, name: str, words: list[str]) -> dict[str, Any] | None:

@@ -50,7 +50,9 @@ def service(options: argparse.Namespace) -> int:
     layout = System() if options.system else User(wire.Caller(None).places)
     act = {"install": _install, "uninstall": _uninstall, "status": _status}[options.what]
     if options.what != "status":
-        layout.check(names)
+        layout.check()
+    if options.what == "install":
+        layout.check_names(names)
     if options.dry_run:
         _show(options.what, layout, names)
         return 0
@@ -70,12 +72,22 @@ class Layout:
     def unit(self, name: str) -> Unit:
         return Unit(name, self.folder, is_system=self.manager == "system")
 
+    def systemctl(self, *words: str) -> list[str]:
+        return self.unit("").systemctl(*words)
+
+    def is_service(self, name: str) -> bool:
+        return self.unit(name).is_enabled and self.unit(name).serves_from(self.places(name).state_dir)
+
     def places(self, name: str) -> Places:
         """Where this agent's things lie."""
         raise NotImplementedError
 
-    def check(self, names: list[AgentName]) -> None:
-        """Raises what makes these names impossible as services here."""
+    def check(self) -> None:
+        """Raises what forbids us to change anything here."""
+        raise NotImplementedError
+
+    def check_names(self, names: list[AgentName]) -> None:
+        """Raises what makes these names impossible as services."""
         raise NotImplementedError
 
     def values(self) -> dict[str, str]:
@@ -118,16 +130,18 @@ class User(Layout):
     def places(self, name: str) -> Places:
         return self._places
 
-    def check(self, names: list[AgentName]) -> None:
-        _check_words(self._places.state_dir, self._places.socket_dir)
-        if os.path.lexists(self._places.socket_dir):
-            check_private(self._places.socket_dir)
+    def check(self) -> None:
         others = [n for n in self.enabled() if not self.unit(n).serves_from(self._places.state_dir)]
         if others:
             raise LocalProtocolError(
                 f"the units in {self.folder} serve {', '.join(others)} from another STATE", code="usage",
                 hint="a user has one STATE for services: uninstall those first, or unset BACKCHANNEL_STATE",
             )  # fmt: skip
+
+    def check_names(self, names: list[AgentName]) -> None:
+        _check_words(self._places.state_dir, self._places.socket_dir)
+        if os.path.lexists(self._places.socket_dir):
+            check_private(self._places.socket_dir)
         for name in names:
             _check_path(self._places, name)
 
@@ -149,9 +163,11 @@ class System(Layout):
     def places(self, name: str) -> Places:
         return Places(self.socket_dir, f"{SYSTEM_STATE}/{name}")
 
-    def check(self, names: list[AgentName]) -> None:
+    def check(self) -> None:
         if os.geteuid() != 0:
             raise NotPermitted("units of the system are root's to write", hint="use sudo, or leave out --system")
+
+    def check_names(self, names: list[AgentName]) -> None:
         _check_words(self.socket_dir)
         for path in (sys.executable, os.path.dirname(__file__)):
             if closed := _closed_to_others(path):
@@ -202,7 +218,9 @@ class System(Layout):
         head, table, rest = before.partition("[agents]\n")
         if not table:
             raise LocalProtocolError(
-                f"{POLICY} has no line [agents]", code="usage", hint=f"add it, and below it: {' '.join(lines).strip()}"
+                f"{POLICY} has no line [agents]",
+                code="usage",
+                hint=f"add it, and below it: {'; '.join(line.strip() for line in lines)}",
             )
         return TextChange(POLICY, before, head + table + "".join(lines) + rest)
 
@@ -236,18 +254,28 @@ def user_of(name: str) -> str:
 
 
 def _install(layout: Layout, names: list[AgentName], options: argparse.Namespace) -> int:
+    is_changed = not layout.is_current()
     needed = [change for change in layout.changes(names) if change.is_needed]
     if layout.manager == "user":
         for name in names:
             register(layout.places(name), name)
             start.record(layout.places(name), name)
+    else:
+        os.umask(0o022)  # what the system's agents have to read is written for all
     for change in needed:
-        change.apply()
+        if change.path != POLICY:
+            change.apply()
     for command in layout.prepare(names):
         _run(command)
-    if needed:
-        _run(layout.unit("").systemctl("daemon-reload"))
-    return each(names, options, lambda name: _install_one(layout, name, bool(needed)), _line)
+    for change in needed:
+        if change.path == POLICY:  # it names users that exist by now
+            change.apply()
+    if is_changed:
+        _run(layout.systemctl("daemon-reload"))
+    status = each(names, options, lambda name: _install_one(layout, name, is_changed), _line)
+    if layout.manager == "user" and not options.json and not os.path.exists(f"/var/lib/systemd/linger/{_me()}"):
+        print("note: your services end with your last session; to keep them: loginctl enable-linger")
+    return status
 
 
 def _install_one(layout: Layout, name: str, is_changed: bool) -> dict[str, Any]:
@@ -276,26 +304,28 @@ def _uninstall(layout: Layout, names: list[AgentName], options: argparse.Namespa
         unit = layout.unit(name)
         if not unit.is_enabled:
             return {"name": name, "manager": layout.manager, "did": "was no service"}
-        _run(unit.systemctl("disable", *unit.sockets))
-        stop_unit(unit)
+        for command in _ending(unit):
+            _run(command)
         return {"name": name, "manager": layout.manager, "did": "uninstalled"}
 
     status = each(names, options, act, _line)
-    gone = _leftover(layout, names)
+    gone = _leftover(layout, names, set(layout.enabled()))
     for path in gone:
         os.unlink(path)
     if gone:
-        _run(layout.unit("").systemctl("daemon-reload"))
+        _run(layout.systemctl("daemon-reload"))
     return status
 
 
-def _leftover(layout: Layout, names: list[AgentName]) -> list[str]:
-    """The files that nobody needs once these names are no services any more. Users and their mail stay."""
-    paths = []
-    if not set(layout.enabled()) - set(names):
-        paths += [f"{layout.folder}/{file}" for file in TEMPLATES]
+def _ending(unit: Unit) -> list[list[str]]:
+    return [unit.systemctl("disable", *unit.sockets), unit.systemctl("stop", *_all(unit))]
+
+
+def _leftover(layout: Layout, names: list[AgentName], enabled: set[str]) -> list[str]:
+    """The files that nobody needs when only those are services that are `enabled`. Users and their mail stay."""
+    paths = [] if enabled else [f"{layout.folder}/{file}" for file in TEMPLATES]
     if layout.manager == "system":
-        paths += [f"/etc/tmpfiles.d/backchannel-{name}.conf" for name in names]
+        paths += [f"/etc/tmpfiles.d/backchannel-{name}.conf" for name in names if name not in enabled]
     return [path for path in paths if os.path.exists(path)]
 
 
@@ -309,7 +339,7 @@ def _status(layout: Layout, names: list[AgentName], options: argparse.Namespace)
             "manager": layout.manager,
             "installed": is_installed,
             "stale": is_installed and not layout.is_current(),
-            "enabled": unit.is_enabled,
+            "enabled": layout.is_service(name),
             "sockets": [active[socket] for socket in unit.sockets],
             "service": active[unit.service],
         }
@@ -335,30 +365,29 @@ def _flag(manager: str) -> str:
 
 def _show(what: str, layout: Layout, names: list[AgentName]) -> None:
     """What it would write and run, and nothing of it done."""
-    unit = layout.unit("")
+    units = [layout.unit(name) for name in names]
     if what == "install":
-        changes = [change for change in layout.changes(names) if change.is_needed]
-        for change in changes:
-            print(change.diff(), end="\n\n")
-        commands = [*layout.prepare(names), *([unit.systemctl("daemon-reload")] if changes else [])]
-        for name in names:
-            if not layout.unit(name).is_enabled:
-                commands.append(layout.unit(name).systemctl("enable", *layout.unit(name).sockets))
-            commands.append(layout.unit(name).systemctl("start", *layout.unit(name).sockets))
+        for change in layout.changes(names):
+            if change.is_needed:
+                print(change.diff(), end="\n\n")
+        commands = layout.prepare(names)
+        if not layout.is_current():
+            commands.append(layout.systemctl("daemon-reload"))
+        for unit in units:
+            if not unit.is_enabled:
+                commands.append(unit.systemctl("enable", *unit.sockets))
+                if served_in(layout.places(unit.name).state(unit.name, "lock")) is not None:
+                    print(f"would end the daemon of {unit.name} that runs now")
+            commands.append(unit.systemctl("start", *unit.sockets))
     elif what == "uninstall":
-        enabled = [layout.unit(name) for name in names if layout.unit(name).is_enabled]
-        commands = [command for each_ in enabled for command in _ending(each_)]
-        commands += [["rm", path] for path in _leftover(layout, names)]
+        commands = [command for unit in units if unit.is_enabled for command in _ending(unit)]
+        commands += [["rm", path] for path in _leftover(layout, names, set(layout.enabled()) - set(names))]
     else:
-        commands = [layout.unit(name).systemctl("is-active", *_all(layout.unit(name))) for name in names]
+        commands = [unit.systemctl("is-active", *_all(unit)) for unit in units]
     for command in commands:
         print("would run: " + " ".join(command))
     if not commands:
         print("nothing to change")
-
-
-def _ending(unit: Unit) -> list[list[str]]:
-    return [unit.systemctl("disable", *unit.sockets), unit.systemctl("stop", *_all(unit))]
 
 
 # --- for `up`, `down` and `doctor` ------------------------------------------------------------------------------------
@@ -424,10 +453,9 @@ def _examine(places: Places, unit: Unit) -> UnitFinding:
 
 def _require_manager(layout: Layout) -> None:
     """Raises `PeerAbsent` if there is no systemd to ask."""
-    unit = layout.unit("")
-    state = _manager_state(unit)
+    state = _manager_state(layout.unit(""))
     if state not in _RUNNING:
-        whose = "of the system" if unit.is_system else f"of the user {_me()}"
+        whose = "of the system" if layout.manager == "system" else f"of the user {_me()}"
         raise PeerAbsent(
             f"no systemd manager {whose} runs here ({state})", code="unreachable",
             hint="backchannel up NAME needs none",

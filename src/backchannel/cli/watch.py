@@ -13,13 +13,13 @@ from ..client import calls, wire
 from ..client.drive import run
 from ..errors import BackchannelError, LocalProtocolError
 from ..protocol.codec import encode
+from .common import UNITS_S
 from .main import report
 from .terminal import printable
 
 PAGE = 500
 FOLLOW_S = 30.0
 FILTERS = ("peer", "kind", "stage", "session", "trace_id")  # of a log; its time is another matter
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def peek(caller: wire.Caller, options: argparse.Namespace) -> int:
@@ -185,7 +185,8 @@ def _print_entry(entry: dict[str, Any], *, as_json: bool, with_text: bool) -> No
     why = f"  ({printable(entry['reason'], sys.stdout)})" if entry.get("reason") else ""
     print(f"{when}  {entry['stage']:<9}  {message['from']} -> {message['to']}  {message['id']}{why}")
     if with_text:
-        print("    " + printable(message["text"], sys.stdout).replace("\n", "\n    "))
+        text = "(purged)" if entry.get("purged") else printable(message["text"], sys.stdout)
+        print("    " + text.replace("\n", "\n    "))
 
 
 def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
@@ -204,8 +205,8 @@ def time_of(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        if text[-1:] in _UNITS and text[:-1].replace(".", "", 1).isdecimal():  # isdigit would let a "²" through
-            return time.time() - min(float(text[:-1]) * _UNITS[text[-1]], time.time())
+        if text[-1:] in UNITS_S and text[:-1].replace(".", "", 1).isdecimal():  # isdigit would let a "²" through
+            return time.time() - min(float(text[:-1]) * UNITS_S[text[-1]], time.time())
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise LocalProtocolError(

@@ -72,6 +72,20 @@ SETTINGS = {
     "reserve_bytes": Setting(
         16 << 20, "bytes", "of disk that pushes leave free, so that acks and deletes still fit", low=0, high=1 << 40
     ),
+    "history_s": Setting(
+        30 * 86400,
+        "seconds",
+        "that the content of a finished message is kept; 0: for ever. A month answers most questions",
+        low=0,
+        high=100 * 366 * 86400,
+    ),
+    "history_bytes_max": Setting(
+        1 << 30,
+        "bytes",
+        "of the file for what is finished; beyond that the oldest contents leave, however young. 0: no limit",
+        low=0,
+        high=1 << 50,
+    ),
     "idle_exit_s": Setting(
         60,
         "seconds",
@@ -107,6 +121,8 @@ class Config:
     session_bytes_max: int
     session_s_max: float
     reserve_bytes: int
+    history_s: float
+    history_bytes_max: int
     idle_exit_s: float
     log_bytes_max: int
     log_files_kept: int

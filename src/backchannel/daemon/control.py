@@ -280,11 +280,15 @@ class Control:
 
     def peek(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: frame.Peek = _look(frame.parse(frame.Peek, request))
-        rows = self._host.mailbox.waiting(params.after, params.max)
+        mailbox = self._host.mailbox
+        _, last = mailbox.numbers()
+        begin = max(params.after + 1, mailbox.first_unacked() or last + 1)
+        end = min(begin + LOOK_ROWS_MAX, last + 1)
+        rows = mailbox.waiting(begin, end, params.max)
         found = (({"stage": stage}, number, delivery, fields) for number, stage, delivery, *fields in rows)
         messages, is_cut = self._page(rows, found, with_text=params.text)
-        more = is_cut or len(messages) == params.max
-        return frame.answer(request_id, {"messages": messages, "next": _number(messages[-1]) if more else None})
+        reached = _number(messages[-1]) if is_cut or len(messages) == params.max else end - 1
+        return frame.answer(request_id, {"messages": messages, "next": reached if reached < last else None})
 
     def log(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         """Looks at so many rows and no more: nobody else's mail waits while somebody reads a long history."""
@@ -299,8 +303,19 @@ class Control:
             end = min(begin + LOOK_ROWS_MAX, last + 1)
         rows = self._host.mailbox.history(params, begin, end, newest_first=backwards)
         found = (
-            ({"stage": stage, "reason": reason, "stored_at": stored_at, "ended_at": ended_at}, number, delivery, fields)
-            for number, stage, reason, stored_at, ended_at, delivery, *fields in rows
+            (
+                {
+                    "stage": stage,
+                    "reason": reason,
+                    "stored_at": stored_at,
+                    "ended_at": ended_at,
+                    "purged": bool(is_purged),
+                },
+                number,
+                delivery,
+                fields,
+            )
+            for number, stage, reason, stored_at, ended_at, is_purged, delivery, *fields in rows
         )
         messages, is_cut = self._page(rows, found, with_text=params.text)
         is_full = is_cut or len(messages) == params.max

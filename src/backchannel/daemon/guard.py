@@ -45,16 +45,18 @@ class Inheritance:
 class Pairs:
     """Token buckets, one for each peer. `take` says whether one more may pass, and whether the breaker just tripped."""
 
-    def __init__(self) -> None:
+    def __init__(self, burst: float = RATE_BURST, a_minute: float = RATE_A_MINUTE) -> None:
+        self._burst = burst
+        self._a_second = a_minute / 60.0
         self._buckets: dict[str, tuple[float, float, bool]] = {}  # tokens, as of, tripped
 
     def take(self, peer: str, now: float) -> tuple[bool, bool]:
         """(allowed, tripped just now)."""
-        tokens, since, tripped = self._buckets.get(peer, (RATE_BURST, now, False))
-        tokens = min(RATE_BURST, tokens + (now - since) * RATE_A_MINUTE / 60.0)
+        tokens, since, tripped = self._buckets.get(peer, (self._burst, now, False))
+        tokens = min(self._burst, tokens + (now - since) * self._a_second)
         if tokens >= 1.0:
             # Closed again only with some room, or both would be told with every second message.
-            self._buckets[peer] = (tokens - 1.0, now, tripped and tokens < RATE_BURST / 2)
+            self._buckets[peer] = (tokens - 1.0, now, tripped and tokens < self._burst / 2)
             return True, False
         self._buckets[peer] = (tokens, now, True)
         return False, not tripped

@@ -141,6 +141,8 @@ class Host:
             "metrics": operating.metrics,
             "audit": operating.audit,
             "backup": operating.backup,
+            "purge": operating.purge,
+            "purges": operating.purges,
             "stop": taking.stop,
         }
 
@@ -276,6 +278,21 @@ class Host:
         if not self.own_calls.inheritance.is_over(now):  # a model thinks longer, and its hops are in memory only
             return False
         return all(session.state is session.state.CLOSED for session in self.sessions.endpoint.sessions())
+
+    def clear_up(self, now: float, wall: float) -> None:
+        """One step of what retention asks for, in a transaction of its own, when it is due and nobody waits. Raises
+        `StorageFailed`."""
+        is_begun = self.mailbox.in_transaction
+        if is_begun:
+            return  # something changed since the answers went out; the pass that commits it comes first
+        try:
+            self.operating.clear_up(now, wall)
+            if self.mailbox.in_transaction:
+                self.mailbox.commit()
+        except sqlite3.Error as error:
+            self._roll_back(now)
+            if not is_full(error):
+                raise StorageFailed(str(error)) from error
 
     # --- inside a pass ------------------------------------------------------------------------------------------------
 
@@ -607,7 +624,7 @@ class Host:
             "id": state.id,
             "to": self.name,
             "from": shown_sender(state.sender),
-            "stage": (stage or state.stage).value,
+            "stage": state.word if stage is None else stage,
             "reason": state.reason,
             "durability": "power" if power else state.durability,
             "duplicate": duplicate,

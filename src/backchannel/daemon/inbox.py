@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from .host import Host
 
 WAITS_MAX = 128  # requests of others that wait for a stage
-RESERVE_CHECK_BYTES = (
-    1 << 20
-)  # so much may be written between two looks at the free disk, of a small reserve an 8th ...
+WAITS_OF_ANOTHER_UID = 32  # of these, for each uid but our own and root
+TELLINGS_BURST, TELLINGS_A_MINUTE = 20.0, 1.0  # loops of one sender that we and others are told of
+NOTICES_MAX = 1000  # of our own, unread: who reads none of those reads no more of them
+KEY_LOOK_S = 0.05  # a sender's key is looked at so often; a push that shows another has it looked at again
+# So much may be written between two looks at the free disk, of a small reserve an 8th ...
+RESERVE_CHECK_BYTES = 1 << 20
 RESERVE_CHECK_S = 0.25  # ... or so much time pass
 LOG_BYTES = 16 << 10  # a push writes about so much to the log beside its text: pages of tables and indexes
 
@@ -38,14 +41,16 @@ class Inbox:
         self._host = host
         self._traces = guard.Traces()
         self._told = guard.Once()
+        self._tellings = guard.Pairs(TELLINGS_BURST, TELLINGS_A_MINUTE)
         self.unchecked_bytes = RESERVE_CHECK_BYTES
         self._checked_at = 0.0
+        self._shown: dict[str, tuple[float, str]] = {}  # who showed its key: until when a look at its file is saved
 
     def push(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
         push, extra = frame.parse_push(request)
         host = self._host
         self.check_addressee(push.to)
-        sender = sender_key(self.prove(push.sender, push.auth, caller), caller.peer)
+        sender = sender_key(self.prove(push.sender, push.auth, caller, now), caller.peer)
         message_id = check_own_id(push.id) if push.id is not None else host.new_id(wall)
         envelope = from_push(push, extra, sender, caller.peer, message_id, wall, host.config.durability)
         refusal = self._loop_refusal(push, sender)
@@ -98,7 +103,7 @@ class Inbox:
             number = state.msg_no
             if state.stage.reached(wanted) or params.timeout == 0:
                 return self._host.receipt_line(request_id, state, with_reply=True)
-        if len(self._host.watchers) >= WAITS_MAX:
+        if len(self._host.watchers) >= WAITS_MAX or self._has_its_waits(caller):
             raise again()
         self._host.watchers.append(Watcher(caller, request_id, params.id, number, wanted, now + params.timeout))
         return None
@@ -143,11 +148,15 @@ class Inbox:
                 f"this is the inbox of {self._host.name}, not of {to}", code="bad_params", hint=f"connect to {to}'s"
             )
 
-    def prove(self, name: str | None, auth: str | None, caller: Caller) -> str | None:
+    def prove(self, name: str | None, auth: str | None, caller: Caller, now: float) -> str | None:
         """Who pushes: an agent of our user that shows its key, one of another's by the kernel's word, or nobody in
         particular. Raises `NotPermitted`."""
         if name is None:
             return None
+        until, shown_key = self._shown.get(name, (0.0, ""))
+        is_known = now < until and auth is not None and auth.isascii() and hmac.compare_digest(shown_key, auth)
+        if is_known and not self._host.is_stranger(caller):
+            return name
         sender = AgentName(name)
         if self._host.is_stranger(caller):
             if not self._is_owner(caller.peer.uid, sender):
@@ -166,6 +175,7 @@ class Inbox:
             raise NotPermitted(
                 f"only {sender} itself may speak as {sender}: {shown}", hint="leave `from` out to push as @user"
             )
+        self._shown[str(sender)] = (now + KEY_LOOK_S, key)
         return str(sender)
 
     def _loop_refusal(self, push: frame.Push, sender: str) -> BackchannelError | None:
@@ -201,8 +211,15 @@ class Inbox:
         return None
 
     def _tell_of_loop(self, lineage: Lineage, sender: str, text: str, now: float, wall: float) -> None:
-        """The sender is told by the refusal; we and the others it went through by a notice, once a trace."""
+        """The sender is told by the refusal; we and the others it went through by a notice, once a trace.
+
+        A trace is the sender's own word, and no limit of the mailbox holds for our notices: so he gets only so many.
+        """
         if not self._told.add(lineage.trace_id or f"without a trace, from {sender}"):
+            return
+        is_allowed, _ = self._tellings.take(sender, now)
+        unread = self._host.mailbox.counters.by_sender.get(self._host.name)
+        if not is_allowed or (unread is not None and unread.stored >= NOTICES_MAX):
             return
         logger.warning("%s: a loop was stopped (trace %s, from %s)", self._host.name, lineage.trace_id, sender)
         headers = {"from": shown_sender(sender)}
@@ -226,6 +243,13 @@ class Inbox:
         self.unchecked_bytes = 0
         self._checked_at = now
         return True
+
+    def _has_its_waits(self, caller: Caller) -> bool:
+        """Whether another uid has as many places as one of them may take from the rest."""
+        if not self._host.is_stranger(caller):
+            return False
+        theirs = sum(watcher.caller.peer.uid == caller.peer.uid for watcher in self._host.watchers)
+        return theirs >= WAITS_OF_ANOTHER_UID
 
     def _is_owner(self, uid: int, name: str) -> bool:
         policy = self._host.policy()

@@ -80,6 +80,13 @@ class Carriage:
 
 def connect(places: Places, name: str) -> socket.socket:
     """A connection to NAME's inbox. Raises `NobodyThere`; a daemon that does not run is started for the next try."""
+    try:
+        return _connect(places, name)
+    except (BackchannelError, OSError) as error:  # what stands in the way may be gone at the next try
+        raise NobodyThere(str(error)) from None
+
+
+def _connect(places: Places, name: str) -> socket.socket:
     served = served_in(places.state(name, "lock"))
     for folder in dict.fromkeys((places.socket_dir, served or places.socket_dir)):
         try:
@@ -92,13 +99,11 @@ def connect(places: Places, name: str) -> socket.socket:
             continue
         try:
             uid = peer_uid(sock)
-            is_theirs = places.may_serve(name, uid)
-        except BackchannelError as error:
+            if not places.may_serve(name, uid):
+                raise NobodyThere(f"uid {uid} listens there, which is not its daemon's")
+        except BaseException:
             sock.close()
-            raise NobodyThere(error.message) from None
-        if not is_theirs:
-            sock.close()
-            raise NobodyThere(f"uid {uid} listens there, which is not its daemon's")
+            raise
         return socket.socket(fileno=sock.detach())
     if not places.is_ours(name):
         is_known = name in places.registered()
@@ -107,8 +112,5 @@ def connect(places: Places, name: str) -> socket.socket:
     if os.path.exists(places.state(name, "down")):
         raise NobodyThere("it is down")
     if served is None:
-        try:
-            start(places, name)
-        except (BackchannelError, OSError) as error:
-            raise NobodyThere(str(error)) from None
+        start(places, name)
     raise NobodyThere("its daemon is starting")

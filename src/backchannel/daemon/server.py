@@ -77,6 +77,23 @@ class Link(Caller):
         self.is_closed = False
 
 
+class Door:
+    """A listening socket. To find nobody behind the first costs as much as to let him in: whoever sends one after
+    another comes alone, so after that nobody is looked for in 1, 3, 7, then 15 passes."""
+
+    __slots__ = ("in_vain", "is_control", "passes_alone", "sock")
+
+    def __init__(self, sock: socket.socket, *, is_control: bool) -> None:
+        self.sock = sock
+        self.is_control = is_control
+        self.in_vain = 0
+        self.passes_alone = 0
+
+    def was_alone(self) -> None:
+        self.in_vain = min(self.in_vain + 1, 4)
+        self.passes_alone = (1 << self.in_vain) - 1
+
+
 class Seat:
     """One name in this process: its host, its sockets, its log, its lock."""
 
@@ -227,7 +244,7 @@ class Server:
 
     def _set_alarm(self, seat: Seat) -> None:
         """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
-        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline]
+        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline, seat.host.operating.next_clearing]
         if seat.unchecked_since is not None:
             times.append(seat.last_commit + CHECKPOINT_IDLE_S)
         earliest = min([t for t in times if t is not None], default=math.inf)
@@ -286,12 +303,8 @@ class Server:
             seat.is_touched = False
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
-                seat.commits = seat.host.mailbox.commits
                 seat.host.operating.commits.observe(clock() - self.now)
-                seat.log.committed(self.now)
-                seat.last_commit = self.now
-                if seat.unchecked_since is None:
-                    seat.unchecked_since = self.now
+                self._note_commit(seat)
             for answer in answers:
                 self._answer(seat, answer)
             if (copying := seat.host.operating.to_start) is not None:
@@ -310,6 +323,7 @@ class Server:
         for seat in touched:
             if not seat.is_closed:
                 self._send_couriers(seat)
+                self._clear_up(seat)
                 seat.log.handle_timer(self.now)
                 self._maybe_checkpoint(seat)
                 self._set_alarm(seat)
@@ -317,6 +331,22 @@ class Server:
         if self._next_watchdog is not None and self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
+
+    def _clear_up(self, seat: Seat) -> None:
+        """One small step of what retention asks for: the answers are out."""
+        if seat.host.operating.next_clearing > self.now:
+            return
+        seat.host.clear_up(self.now, self.wall)
+        if seat.host.mailbox.commits != seat.commits:
+            self._note_commit(seat)
+
+    def _note_commit(self, seat: Seat) -> None:
+        """Something was committed: it is to be flushed, and one day moved from the log into the file."""
+        seat.commits = seat.host.mailbox.commits
+        seat.log.committed(self.now)
+        seat.last_commit = self.now
+        if seat.unchecked_since is None:
+            seat.unchecked_since = self.now
 
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:
@@ -348,14 +378,20 @@ class Server:
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _listen(self, seat: Seat, listener: Listener, *, is_control: bool) -> None:
-        sock = listener.sock
-        self._register(sock.fileno(), select.EPOLLIN, lambda _: self._accept(seat, sock, is_control))
+        door = Door(listener.sock, is_control=is_control)
+        self._register(door.sock.fileno(), select.EPOLLIN, lambda _: self._accept(seat, door))
 
-    def _accept(self, seat: Seat, listener: socket.socket, is_control: bool) -> None:
-        for _ in range(ACCEPTS_A_PASS):
+    def _accept(self, seat: Seat, door: Door) -> None:
+        is_control = door.is_control
+        for taken in range(ACCEPTS_A_PASS):
+            if taken == 1 and door.passes_alone:
+                door.passes_alone -= 1
+                return
             try:
-                sock, peer = accept(listener)
+                sock, peer = accept(door.sock)
             except BlockingIOError:
+                if taken == 1:
+                    door.was_alone()
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -364,6 +400,8 @@ class Server:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
                     continue
                 raise
+            if taken == 1:
+                door.in_vain = 0
             link = Link(sock, peer, seat, None if is_control else self.now + FIRST_BYTE_S, is_control=is_control)
             if not self._make_room(seat, link):
                 continue

@@ -43,7 +43,7 @@ class SessionCalls:
 
     def frame(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_frame(request)
-        peer = self._peer(params, caller)
+        peer = self._peer(params, caller, now)
         sessions = self._host.sessions
         lineage = sessionwire.lineage_of(params)
         if isinstance(received, Syn | Data) and not sessions.endpoint.has_stored(received):
@@ -58,15 +58,15 @@ class SessionCalls:
 
     def probe(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> None:
         params, received = sessionwire.parse_probe(request)
-        peer = self._peer(params, caller)
+        peer = self._peer(params, caller, now)
         sessions = self._host.sessions
         effects = sessions.endpoint.receive(peer, received, now)
         sessions.carry_out(effects, now, wall)
         sessions.ask(received.id, Asked(caller, request_id, peer))
 
-    def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame, caller: Caller) -> str:
+    def _peer(self, params: sessionwire.Frame | sessionwire.ProbeFrame, caller: Caller, now: float) -> str:
         self._host.inbox_calls.check_addressee(params.to)
-        sender = self._host.inbox_calls.prove(params.sender, params.auth, caller)
+        sender = self._host.inbox_calls.prove(params.sender, params.auth, caller, now)
         if sender is None:
             raise NotPermitted("only an agent has sessions", hint="say who you are, and show the agent's key")
         self._host.courier.heard_from(sender)

@@ -48,8 +48,12 @@ class Copying:
     def stop(self) -> None:
         """Ends it soon, with nothing left of it."""
         self._is_stopped = True
-        if self._target is not None:
-            self._target.interrupt()
+        target = self._target
+        try:
+            if target is not None:
+                target.interrupt()
+        except sqlite3.ProgrammingError:
+            pass  # closed in this moment: it is over
 
     def run(self) -> Copied:
         """Copies, checks, and gives the file its name. Raises `BackchannelError` with why there is none."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BackchannelError, LocalProtocolError, Refused
-from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, same_content, shown_sender
+from ..protocol.envelope import SESSION_DATA, SESSION_KINDS, Envelope, digest_of, same_content, shown_sender
 from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from . import standing
@@ -386,11 +386,16 @@ class Mailbox:
         return state, False, Handed(e, number, 1, wall)
 
     def _repeated(self, state: State, envelope: Envelope) -> State:
-        text, headers = self.db.execute(
-            f"SELECT {TEXT}, headers FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+        text, headers, digest = self.db.execute(
+            f"SELECT {TEXT}, headers, digest FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
             (state.msg_no,),
         ).fetchone()
-        if not same_content(envelope, text, headers):
+        is_same = (
+            same_content(envelope, text, headers)
+            if digest is None
+            else digest == digest_of(envelope.text, envelope.headers)
+        )
+        if not is_same:
             raise Refused(
                 f"id {envelope.id} was used before with another text or other headers",
                 code="key_reused",
@@ -725,12 +730,13 @@ class Mailbox:
         ).fetchone()[0]
         return text
 
-    def waiting(self, after: int, count: int) -> sqlite3.Cursor:
-        """Messages not acked yet, oldest first: (msg_no, stage, delivery, *envelope). The caller closes it."""
+    def waiting(self, begin: int, end: int, count: int) -> sqlite3.Cursor:
+        """Messages not acked yet, from number `begin` to before `end`, at most `count`: (msg_no, stage, delivery,
+        *envelope). The caller closes it."""
         return self.db.execute(
             f"SELECT msg_no, stage, delivery, {_ENVELOPE} FROM messages"  # noqa: S608 - a constant
-            " WHERE stage IN ('stored', 'taken') AND msg_no > ? ORDER BY msg_no LIMIT ?",
-            (after, count),
+            " WHERE stage IN ('stored', 'taken') AND msg_no >= ? AND msg_no < ? ORDER BY msg_no LIMIT ?",
+            (begin, end, count),
         )
 
     def numbers(self) -> tuple[int, int]:
@@ -743,13 +749,13 @@ class Mailbox:
     def history(self, wanted: Log, begin: int, end: int, *, newest_first: bool) -> sqlite3.Cursor:
         """Of the messages from number `begin` to before `end` those that are wanted, at most `wanted.max`.
 
-        Each as (msg_no, stage, reason, stored_at, ended_at, delivery, *envelope). Read one by one: texts are large.
-        The caller closes it.
+        Each as (msg_no, stage, reason, stored_at, ended_at, is_purged, delivery, *envelope). Read one by one: texts are
+        large. The caller closes it.
         """
         order = "DESC" if newest_first else "ASC"
         return self.db.execute(
-            f"SELECT msg_no, stage, reason, stored_at, ended_at, delivery, {_ENVELOPE} FROM messages"  # noqa: S608
-            " WHERE msg_no >= :begin AND msg_no < :end"
+            f"SELECT msg_no, stage, reason, stored_at, ended_at, digest IS NOT NULL, delivery, {_ENVELOPE}"  # noqa: S608
+            " FROM messages WHERE msg_no >= :begin AND msg_no < :end"
             " AND (:sender IS NULL OR sender = :sender OR (:sender = '@user' AND sender LIKE '@%'))"
             " AND (:kind IS NULL OR kind = :kind) AND (:stage IS NULL OR stage = :stage)"
             " AND (:session IS NULL OR session = :session) AND (:trace_id IS NULL OR :trace_id IN (trace_id, id))"
@@ -770,13 +776,18 @@ class Mailbox:
 
     def oldest_unacked(self) -> float | None:
         """When the oldest message still waiting or handed out was stored (Unix time, seconds)."""
+        number = self.first_unacked()
+        if number is None:
+            return None
+        age: float = self.db.execute("SELECT stored_at FROM messages WHERE msg_no = ?", (number,)).fetchone()[0]
+        return age
+
+    def first_unacked(self) -> int | None:
+        """The lowest number of what waits or is handed out."""
         numbers = [*self.leased]
         if (waiting := self.ready.oldest()) is not None:
             numbers.append(waiting)
-        if not numbers:
-            return None
-        age: float = self.db.execute("SELECT stored_at FROM messages WHERE msg_no = ?", (min(numbers),)).fetchone()[0]
-        return age
+        return min(numbers, default=None)
 
     def withdraw(self, message_id: str, sender: str, reason: str, wall: float) -> bool:
         """Cancels a notice of our own that has become pointless; False if somebody took it before, or none is there."""

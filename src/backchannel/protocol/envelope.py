@@ -4,6 +4,7 @@ The text stays the JSON string it arrived as, from the sender's socket to the re
 decoded and encoded again. Who sent it stands in `sender` and the kernel's three numbers, never in the text.
 """
 
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -118,6 +119,13 @@ def same_content(a: Envelope, text: bytes, headers: bytes | None) -> bool:
     return (a.text == text or _decoded(a.text) == _decoded(text)) and (
         a.headers == headers or _decoded(a.headers) == _decoded(headers)
     )
+
+
+def digest_of(text: bytes, headers: bytes | None) -> bytes:
+    """What is left of a purged content: the same for all that `same_content` calls the same."""
+    decoded = _decoded(headers)
+    ordered = None if decoded is None else dict(sorted(decoded.items()))
+    return sha256(fastcodec.encode([_decoded(text), ordered])).digest()
 
 
 def _decoded(data: bytes | None) -> Any:

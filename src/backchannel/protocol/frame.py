@@ -240,6 +240,16 @@ class Backup(msgspec.Struct, gc=False):
     path: str | None = None  # absolute; none: in the agent's own directory
 
 
+class Purge(msgspec.Struct, gc=False):
+    """One step of a purge: the contents of some messages that ended `older_than` seconds ago or more."""
+
+    older_than: float
+    keep: int = 0  # nothing of the last so many messages
+    after: int = 0  # behind this number; the answer's `next`
+    purge_no: int | None = None  # the record to add to; the answer's
+    dry_run: bool = False
+
+
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
