@@ -11,7 +11,6 @@ from backchannel.testing import World, command
 
 from .programs import CACHE, installed
 
-
 MODE = 'sandbox_mode="workspace-write"'  # what Codex works in unless it is told otherwise
 
 
