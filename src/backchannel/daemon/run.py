@@ -27,6 +27,7 @@ from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
+from ..transport.start import ON_DEMAND
 from . import log, stopped
 from .config import Config, load
 from .host import Host
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 
 class NameTaken(Exception):
-    """Another daemon serves the name."""
+    """Another daemon serves the name, or nobody is to serve it."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,6 +127,8 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
     register(places, name)
     lock = _lock(places, name)
     try:
+        if os.environ.get(ON_DEMAND) and os.path.exists(places.state(name, "down")):
+            raise NameTaken(f"{name} is down, and was so before this daemon came")
         config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
         _bound_log(places, name, config)
         path = places.state(name, "mailbox.db")
