@@ -186,6 +186,18 @@ def test_a_cleared_window_keeps_its_name(shop: Moments) -> None:
     assert "the agent shop " in context(shop.at("claude", "session-start", "w2", source="clear"))
 
 
+def test_a_compaction_takes_nothing_back_and_the_turn_goes_on(shop: Moments) -> None:
+    shop.at("claude", "session-start", "w1")
+    message_id = shop.send("do not forget")
+    shop.at("claude", "prompt", "w1")
+    assert "the agent shop " in context(shop.at("claude", "session-start", "w1", source="compact"))
+    assert shop.stage(message_id) == "taken"
+    with open(shop.world.paths.state("shop", "windows/w1")) as file:
+        assert json.load(file)["is_idle"] is False
+    shop.at("claude", "stop", "w1")
+    assert shop.stage(message_id) == "acked"
+
+
 def test_a_window_that_was_killed_leaves_its_name_and_its_mail_to_the_next(shop: Moments) -> None:
     shop.at("claude", "session-start", "w1", in_child=True)
     message_id = shop.send("did you see this?")

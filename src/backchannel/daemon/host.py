@@ -273,7 +273,7 @@ class Host:
         some time (a ttl). A session that is over has only to be forgotten: the next start does that.
         """
         waits = self.takers or self.watchers or self.own_calls.tappers or self.session_calls.watchers
-        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames):
+        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames) or self.operating.is_under_way:
             return False
         if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
             return False

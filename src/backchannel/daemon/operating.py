@@ -51,6 +51,11 @@ class Operating:
         self._copying: tuple[Copying, Caller, bytes, float] | None = None
         self.to_start: Copying | None = None  # a backup that the loop is to run beside itself
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a sweep or a copy has begun and not ended: it would begin anew after a restart."""
+        return self._sweep is not None or self._copying is not None
+
     def handed_out(self, handed: list[Handed], wall: float) -> None:
         """Messages leave for the agent now."""
         for one in handed:
