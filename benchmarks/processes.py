@@ -19,12 +19,12 @@ def wakeups(pid: int) -> int:
     )
 
 
-def timed_commands(argv: list[str], environment: dict[str, str] | None, count: int) -> Samples:
-    """Milliseconds from before the start until the exit; every run must succeed."""
+def timed_commands(argv: list[str], environment: dict[str, str] | None, count: int, said: bytes = b"") -> Samples:
+    """Milliseconds from before the start until the exit; every run must succeed. `said` is on standard input."""
     found = []
     for i in range(count + 1):
         began = time.perf_counter()
-        subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(argv, env=environment, input=said, stdout=subprocess.DEVNULL, check=True)
         if i:  # the first reads its files from the disk
             found.append((time.perf_counter() - began) * 1000)
     return Samples(found)

@@ -66,6 +66,7 @@ TARGETS = (
     Target("1 MiB round trip / Redis Streams everysec", "1 MiB: Backchannel, kept", "1 MiB: Redis Streams everysec, kept", MOST, 1.0, 0.5),
     Target("session DATA to the peer's agent / a message", SESSION_DATA, SESSION_MESSAGE, MOST, 2.5, 2.1),
     Target("backchannel send, whole process / python -c pass", "command: backchannel send, new", "command: python -c pass", MOST, 1.6, 1.1),
+    Target("backchannel hook with nothing to say, whole process / python -c pass", "command: backchannel hook, nothing to say, new", "command: python -c pass", MOST, 2.0, 1.5),
     Target("send to exit of a blocked recv / hcom", "command: backchannel send to exit of recv, new", "command: hcom send to exit of listen", MOST, 1.5, 1.2),
     Target("daemon's resident memory, idle, MB", "memory: Backchannel daemon", None, MOST, 20.0, mode=UNPINNED),
     Target("daemon's wakeups a second, idle", "idle: Backchannel daemon", None, MOST, 0.0, mode=UNPINNED),

@@ -71,6 +71,17 @@ def fast_path(cache: list[set[str]] = []) -> set[str]:  # noqa: B006 - one inter
     return cache[0]
 
 
+def test_a_hook_with_nothing_to_say_imports_less_still() -> None:
+    loaded = imported_by("import backchannel.hooks.engine")
+    assert not loaded.intersection(HEAVY)
+    ours = {name for name in loaded if name.startswith("backchannel.") and name.count(".") > 1}
+    assert ours == {
+        "backchannel.hooks.dialects", "backchannel.hooks.engine", "backchannel.hooks.windows",
+        "backchannel.protocol.codec", "backchannel.protocol.names",
+        "backchannel.transport.dial", "backchannel.transport.paths",
+    }  # fmt: skip
+
+
 def test_importing_the_package_imports_nothing_of_it() -> None:
     loaded = imported_by("import backchannel")
     assert {name for name in loaded if name.startswith("backchannel")} == {"backchannel"}

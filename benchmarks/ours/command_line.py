@@ -26,6 +26,19 @@ def send(bench: Bench) -> Samples:
     return timed_commands(argv, world.environment, bench.sizes.commands)
 
 
+def hook(bench: Bench) -> Samples:
+    """`backchannel hook`, after a tool, with nothing to say: what a model's program runs before each of its steps."""
+    world = World(bench)
+    world.up("alice")
+    moments = [command(), "hook", "claude"]
+    window = b'{"session_id": "window", "source": "startup", "hook_event_name": "PostToolBatch"}'
+    subprocess.run(
+        [*moments, "session-start", "--as", "alice"], input=window, stdout=subprocess.DEVNULL, check=True,
+        env=world.environment,
+    )  # fmt: skip
+    return timed_commands([*moments, "tool", "--as", "alice"], world.environment, bench.sizes.commands, window)
+
+
 def send_to_exit_of_recv(bench: Bench) -> Samples:
     """From the start of `backchannel send` until a `backchannel recv` that waited has printed, acked and exited."""
     world = World(bench)

@@ -32,6 +32,7 @@ PACKAGES = {
 API_KEY = "sk-ant-api03-none-of-anybody-at-all"
 INSTALL_S = 900.0
 END_S = 60.0
+COLUMNS, LINES = 120, 40  # of a terminal
 CACHE = Path(os.environ.get("BACKCHANNEL_E2E_CACHE") or Path.home() / ".cache/backchannel-e2e")
 
 
@@ -131,15 +132,13 @@ class Running:
         self._tty: int | None = None
         if has_tty:
             self._tty, child = pty.openpty()
-            fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+            fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
             streams: dict[str, Any] = {"stdin": child, "stdout": child, "stderr": child}
         else:
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self.process = subprocess.Popen(command, env=env, cwd=cwd, start_new_session=True, **streams)
         if has_tty:
             os.close(child)
-            if command[0].endswith("codex"):
-                self.type("\x1b[1;1R\x1b[?62;c")  # what a terminal says of itself when it is asked
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -153,6 +152,9 @@ class Running:
             if not chunk:
                 return
             self.output += chunk.decode("utf-8", "replace")
+            for question, reply in _ASKED_OF_A_TERMINAL.items():
+                if self._tty is not None and question in chunk:
+                    os.write(self._tty, reply)
 
     def type(self, keys: str, *, enter: bool = False) -> None:
         """Keys of a person, who takes a moment before the last."""
@@ -163,9 +165,19 @@ class Running:
             os.write(self._tty, b"\r")
 
     def until(self, words: str, timeout: float = 90.0) -> None:
-        """Waits until these words stand on its screen, whatever moves the cursor between them."""
-        plain = "".join(words.split())
-        until(lambda: plain in "".join(_ESCAPES.sub("", self.output).split()), f"{words!r} on its screen", timeout)
+        """Waits until these words stand on its screen."""
+        deadline = time.monotonic() + timeout
+        while words not in self.screen():
+            assert time.monotonic() < deadline, f"{words!r} is not on its screen:\n{self.screen()}"
+            time.sleep(0.2)
+
+    def screen(self) -> str:
+        """What a person sees. Programs draw only what changed, so the output itself does not tell."""
+        import pyte
+
+        screen = pyte.Screen(COLUMNS, LINES)
+        pyte.Stream(screen).feed(_NO_DRAWING.sub("", self.output))
+        return "\n".join(line.rstrip() for line in screen.display).strip()
 
     def end(self, timeout: float = END_S) -> int:
         """Waits for its own end."""
@@ -189,7 +201,8 @@ class Running:
             self._tty = None
 
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?>=<]*[a-zA-Z]|\x1b[\]7_8(][^\x07\x1b]*")
+_ASKED_OF_A_TERMINAL = {b"\x1b[6n": b"\x1b[1;1R", b"\x1b[c": b"\x1b[?62;c"}  # where the cursor is, what it is
+_NO_DRAWING = re.compile(r"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")  # questions to a terminal
 
 
 # --- how each is told to talk to our model, and asks no questions -----------------------------------------------------

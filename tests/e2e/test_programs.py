@@ -199,7 +199,7 @@ def window(home: Home) -> Running:
 
 WINDOW = {
     "claude": [],
-    "codex": ["--dangerously-bypass-hook-trust", "--dangerously-bypass-approvals-and-sandbox"],
+    "codex": ["--no-daemon", "--dangerously-bypass-hook-trust", "--dangerously-bypass-approvals-and-sandbox"],
 }
 
 
@@ -261,7 +261,7 @@ def test_a_window_that_dies_between_wake_and_answer_leaves_the_receipt_at_taken(
 @pytest.mark.parametrize("home", ["codex"], indirect=True)
 def test_codex_asks_whether_our_hooks_are_trusted_and_doctor_knows_the_answer(home: Home) -> None:
     assert "Codex does not trust the hooks of" in home.backchannel("doctor")
-    found = home.start(tty=True)
+    found = home.start("--no-daemon", tty=True)
     found.until("Trust all and continue")
     found.type("2", enter=True)
     until(lambda: "ok    codex shop: " in home.backchannel("doctor"), "doctor to see it")

@@ -100,6 +100,17 @@ def test_a_name_is_kept_from_one_init_to_the_next(world: World, project: Path) -
     assert "nothing to change" in run(world, project, "init", "claude", "--yes")
     run(world, project, "init", "claude", "--agent", "counter", "--yes")
     assert "till" not in (project / FILES["claude"]).read_text()
+    said = run(world, project, "doctor")
+    assert "claude counter: " in said
+    assert "claude till: " not in said
+
+
+def test_two_directories_of_one_name_are_two_agents(world: World, project: Path) -> None:
+    run(world, project, "init", "claude", "--yes")
+    other = project.parent / "elsewhere" / "my-shop"
+    other.mkdir(parents=True)
+    assert f"my-shop is the agent of {project}" in run(world, other, "init", "codex", "--yes", code=2)
+    run(world, other, "init", "codex", "--agent", "our-shop", "--yes")
 
 
 def test_doctor_says_what_is_wrong_with_each(world: World, project: Path) -> None:

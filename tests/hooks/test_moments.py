@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from backchannel.testing import World, command
 from tests.surface.helpers import until
 
-from .moments import Moments, context
+from .moments import SAID, Moments, context
 
 EVERY = ("claude", "codex", "gemini")
 NAMES = {
@@ -183,6 +184,18 @@ def test_an_agent_of_somebody_elses_that_has_the_name_is_left_alone(shop: Moment
 def test_a_cleared_window_keeps_its_name(shop: Moments) -> None:
     shop.at("claude", "session-start", "w1")
     assert "the agent shop " in context(shop.at("claude", "session-start", "w2", source="clear"))
+
+
+def test_a_compaction_takes_nothing_back_and_the_turn_goes_on(shop: Moments) -> None:
+    shop.at("claude", "session-start", "w1")
+    message_id = shop.send("do not forget")
+    shop.at("claude", "prompt", "w1")
+    assert "the agent shop " in context(shop.at("claude", "session-start", "w1", source="compact"))
+    assert shop.stage(message_id) == "taken"
+    with open(shop.world.paths.state("shop", "windows/w1")) as file:
+        assert json.load(file)["is_idle"] is False
+    shop.at("claude", "stop", "w1")
+    assert shop.stage(message_id) == "acked"
 
 
 def test_a_window_that_was_killed_leaves_its_name_and_its_mail_to_the_next(shop: Moments) -> None:
@@ -398,3 +411,20 @@ def test_mail_that_was_queued_is_seen_when_the_turn_that_it_began_ends(shop: Mom
     assert shop.stage(message_id) == "taken"
     shop.at("codex", "stop")
     assert shop.stage(message_id) == "acked"
+
+
+def test_with_nothing_to_say_next_to_nothing_is_imported(shop: Moments, world: World) -> None:
+    """Lists are compared, not times. The time itself is a row of the benchmarks."""
+    shop.at("claude", "session-start")
+    said = json.dumps(SAID["claude", "tool"] | {"session_id": "w1"})
+    program = (
+        "import sys\nfrom backchannel.hooks.engine import hook\nhook(['claude', 'tool', '--as', 'shop'])\n"
+        "print(*sys.modules)"
+    )
+    command_ = [sys.executable, "-c", program]
+    done = subprocess.run(command_, input=said, capture_output=True, text=True, env=world.env, timeout=30, check=True)
+    loaded = set(done.stdout.split())
+    assert "backchannel.transport.dial" in loaded
+    assert not {name for name in loaded if name.startswith(("backchannel.client.", "backchannel.hooks.w"))} - {
+        "backchannel.hooks.windows"
+    }

@@ -66,16 +66,22 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
     path = os.path.join(directory, program.settings)
     before = read(path)
     name = AgentName(agent or named_in(before) or named_by(directory))
+    _check_free(places, name, directory)
     found = version_of(program.command)
     after = edit_json(path, before, lambda settings: _put(settings, dialect, name))
-    placed = places.state(name, PLACED)
     changes: list[Change] = [
         TextChange(path, before, after),
         _config(places, name),
         declaring(places, name, adapter(dialect, found or "")),
-        TextChange(placed, read(placed), _placed(placed, {what: path}), "remember in"),
+        _placing(places, name, what, path),
     ]
+    older = named_in(before)
+    if older is not None and older != name:
+        changes += _undeclaring(places, older, what)
     warnings = [program.note] if program.note else []
+    if chosen := chosen_places():
+        words = " ".join(f"{key}={shlex.quote(value)}" for key, value in chosen.items())
+        warnings.append(f"start {program.command} with {words}, as they are set here: its hooks look there")
     if found is None:
         warnings.append(f"there is no {program.command} command on the PATH")
     elif complaint := _too_old(program, found):
@@ -90,12 +96,9 @@ def plan_uninit(places: Places, what: str, directory: str, agent: str | None) ->
     path = os.path.join(directory, program.settings)
     before = read(path)
     name = AgentName(agent or named_in(before) or named_by(directory))
-    placed = places.state(name, PLACED)
-    declared = adapters.path_of(places, name, what)
     changes: list[Change] = [
         TextChange(path, before, edit_json(path, before, _take_out)),
-        TextChange(declared, read(declared), None, "remove"),
-        TextChange(placed, read(placed), _placed(placed, {what: None}), "change"),
+        *_undeclaring(places, name, what),
     ]
     return Plan(name, changes, [f"backchannel remove {name}    (if the agent is to go as well)"], [])
 
@@ -186,6 +189,11 @@ def named_in(text: str | None) -> str | None:
     return next((words[5] for words in _ours(text)), None)
 
 
+def chosen_places() -> dict[str, str]:
+    """The variables of this shell that say where agents lie, if it has them."""
+    return {key: os.environ[key] for key in ("BACKCHANNEL_STATE", "BACKCHANNEL_DIR") if os.environ.get(key)}
+
+
 def own_command() -> str:
     """The absolute path of this very command: a hook has another PATH than this shell."""
     command = os.path.abspath(sys.argv[0])
@@ -209,14 +217,35 @@ def _config(places: Places, name: str) -> TextChange:
     return TextChange(change.path, change.before, after)
 
 
-def _placed(path: str, more: dict[str, str | None]) -> str | None:
-    """Which settings name this agent."""
+def _placing(places: Places, name: str, what: str, where: str | None) -> TextChange:
+    """Remembers which settings name this agent, for `doctor`; None: none do."""
+    path = places.state(name, PLACED)
+    left = {key: value for key, value in (placed(places, name) | {what: where}).items() if value is not None}
+    return TextChange(path, read(path), encode(left) + "\n" if left else None, "write" if left else "remove")
+
+
+def _undeclaring(places: Places, name: str, what: str) -> list[Change]:
+    declared = adapters.path_of(places, name, what)
+    return [TextChange(declared, read(declared), None, "remove"), _placing(places, name, what, None)]
+
+
+def placed(places: Places, name: str) -> dict[str, str | None]:
+    """By program the settings that name this agent."""
     try:
-        known: dict[str, str | None] = decode(read(path) or "{}")
-    except Malformed:
-        known = {}
-    places = {what: where for what, where in (known | more).items() if where is not None}
-    return encode(places) + "\n" if places else None
+        known: dict[str, str | None] = decode(read(places.state(name, PLACED)) or "{}")
+    except (Malformed, OSError):
+        return {}
+    return known
+
+
+def _check_free(places: Places, name: str, directory: str) -> None:
+    """Raises `LocalProtocolError` for the agent of another directory of the same name."""
+    for what, path in placed(places, name).items():
+        other = str(path).removesuffix("/" + PROGRAMS[what].settings)
+        if other != directory and os.path.isdir(other):
+            raise LocalProtocolError(
+                f"{name} is the agent of {other}", code="name_taken", hint=f"another name: init {what} --agent NAME"
+            )
 
 
 # --- looking at what is there -----------------------------------------------------------------------------------------
@@ -225,12 +254,8 @@ def _placed(path: str, more: dict[str, str | None]) -> str | None:
 def examine(places: Places) -> Iterator[tuple[str, str, str, str]]:
     """For `doctor`: verdict, subject, what it says and the command that mends it, for each program set up."""
     for agent in places.registered():
-        try:
-            placed: dict[str, str] = decode(read(places.state(agent, PLACED)) or "{}")
-        except (Malformed, OSError):
-            continue
-        for what, path in placed.items():
-            if what not in PROGRAMS:
+        for what, path in placed(places, agent).items():
+            if what not in PROGRAMS or path is None:
                 continue
             again = f"cd {shlex.quote(os.path.dirname(os.path.dirname(path)))} && backchannel init {what}"
             yield from _examine(what, agent, path, again)

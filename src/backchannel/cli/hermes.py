@@ -13,14 +13,17 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from ..client import adapters
+from ..client.adapters import Adapter
 from ..errors import BackchannelError, LocalProtocolError, PeerAbsent
 from ..protocol.codec import decode, encode
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .init import Change, Plan, TextChange, TreeChange, driven_by_model, read, read_tree
+from .init import Change, Plan, TextChange, TreeChange, declaring, driven_by_model, read, read_tree
 
 CLIENT_PARTS = ("__init__.py", "errors.py", "py.typed", "client", "protocol", "transport")
 COMMAND_S = 60.0
+DECLARED = Adapter("hermes", wakes=True, mid_turn=False, evidence="turn")  # as the plugin says it, connected
 INSTALLED = "installed.json"  # in the plugin's directory: by which version, for which agent
 KEEPING = "backchannel"  # directory of the profile, for what we keep beside the plugin
 
@@ -66,7 +69,7 @@ def plan_init(places: Places, profile_name: str | None, agent: str | None, herme
     changes: list[Change] = [TreeChange(profile.plugin, plugin), TextChange(profile.config, before, after)]
     if before != after:
         changes.append(TextChange(profile.config_before, read(profile.config_before), before or "", "keep the old as"))
-    changes.append(driven_by_model(places, name))
+    changes += [driven_by_model(places, name), declaring(places, name, DECLARED)]
     drop_in, warnings = _unit_changes(profile, places)
     return Plan(name, [*changes, *drop_in], [f"{profile.command} gateway restart", "backchannel doctor"], warnings)
 
@@ -82,10 +85,12 @@ def plan_uninit(places: Places, profile_name: str | None, agent: str | None, her
         is_as_we_left_it = original is not None and _edited(profile, original, plugin, _enabling(name)) == before
         after = original if is_as_we_left_it else _edited(profile, before, plugin, _DISABLING)
     drop_in = _drop_in_path(profile, _unit_directory(profile) or "/nowhere")
+    declared = adapters.path_of(places, name, DECLARED.name)
     changes: list[Change] = [
         TextChange(profile.config, before, after or None if original == "" else after),
         TextChange(profile.config_before, original, None, "remove"),
         TreeChange(profile.plugin, {}),
+        TextChange(declared, read(declared), None, "remove"),
         TextChange(drop_in, read(drop_in), None),
     ]
     steps = [f"{profile.command} gateway restart", f"backchannel remove {name}    (if the agent is to go as well)"]

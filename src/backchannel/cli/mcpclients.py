@@ -11,7 +11,7 @@ from ..client import adapters
 from ..mcp import ADAPTER
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .coding import PROGRAMS, named_by, named_in, own_command
+from .coding import PROGRAMS, chosen_places, named_by, named_in, own_command
 from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json, with_table, without_table
 
@@ -54,6 +54,8 @@ def plan_uninit(places: Places, client: str, directory: str, agent: str | None) 
 def server(client: str, agent: str) -> Json:
     """The entry, as the client wants it."""
     about: Json = {"command": own_command(), "args": ["mcp", "--as", agent]}
+    if chosen := chosen_places():  # a client gives its servers few variables
+        about["env"] = chosen
     if client == "codex":
         return about | {"tool_timeout_sec": CALL_S_MAX}
     return about | {"timeout": CALL_S_MAX * 1000} if client == "gemini" else about

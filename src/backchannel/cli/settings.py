@@ -116,10 +116,10 @@ def _key(part: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
     return json.dumps(value)  # of texts, numbers and truth values TOML thinks the same
 
 
 def _unreadable(path: str, what: str) -> LocalProtocolError:
-    return LocalProtocolError(
-        f"{path} {what}", code="bad_config", hint="mend it, or put our lines in by hand: docs/coding-agents.md"
-    )
+    return LocalProtocolError(f"{path} {what}", code="bad_config", hint="mend it by hand, then try again")

@@ -97,14 +97,19 @@ def _enrol(places: "Places", base: str, said: "dict[str, Any]") -> windows.Windo
     window, gone = windows.enrol(places, base, said["session_id"], beside=source == "startup")
     for other in gone:
         end(places, other, unless=window.agent)
-    if source != "compact":  # a program that starts again has not come to the end of what it had
+    if source == "compact":  # in the middle of a turn, mostly
+        window.is_idle = False
+        window.save()
+    else:  # a program that starts again has not come to the end of what it had
         give_back(places, window)
     return window
 
 
 def _tell(dialect: "Dialect", event: str, places: "Places", window: windows.Window) -> None:
     """Session start: who this is. Otherwise the mail that has come."""
-    was_idle, window.is_idle = window.is_idle, event == SESSION_START
+    was_idle = window.is_idle
+    if event != SESSION_START:
+        window.is_idle = False
     if event == PROMPT:
         window.blocks = 0
         windows.end_waiting(window.path)

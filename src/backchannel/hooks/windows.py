@@ -251,9 +251,13 @@ def _make(places: "Places", base: str, name: str) -> None:
 
     register(places, name)
     write_private(places.state(name, MARK), base + "\n")
-    try:
-        with open(places.state(base, "config.toml")) as file:
-            write_private(places.state(name, "config.toml"), file.read())
-    except FileNotFoundError:
-        pass
+    declared = places.state(base, "adapters")
+    os.makedirs(places.state(name, "adapters"), 0o700, exist_ok=True)
+    entries = os.listdir(declared) if os.path.isdir(declared) else []
+    for file in ("config.toml", *(f"adapters/{entry}" for entry in entries)):
+        try:
+            with open(places.state(base, file)) as told:
+                write_private(places.state(name, file), told.read())
+        except FileNotFoundError:
+            pass
     start.record(places, name)

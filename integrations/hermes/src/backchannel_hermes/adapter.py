@@ -14,7 +14,7 @@ from gateway.config import Platform
 from gateway.platforms.base import BasePlatformAdapter, MessageEvent, MessageType, ProcessingOutcome, SendResult
 
 from backchannel import BackchannelError
-from backchannel.client import AsyncAgent, AsyncDelivery
+from backchannel.client import Adapter, AsyncAgent, AsyncDelivery
 
 from . import hermes, live
 from .chats import Askers, Chat
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05  # Hermes has no signal for "this chat is free"
 DENY_S_MAX = 10.0  # after Hermes asked for an approval, until its queue has it
+DECLARED = Adapter("hermes", wakes=True, mid_turn=False, evidence="turn")
 NOBODY = "nobody can approve or answer here: another agent is asking, not a human"
 
 
@@ -54,7 +55,7 @@ class BackchannelAdapter(BasePlatformAdapter):
     # --- connection ---------------------------------------------------------------------------------------------------
 
     async def connect(self, *, is_reconnect: bool = False) -> bool:
-        me = AsyncAgent(self.settings.agent)
+        me = AsyncAgent(self.settings.agent, adapter=DECLARED)
         try:
             await me.sessions(is_open=True)
         except BackchannelError as error:
