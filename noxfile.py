@@ -1,5 +1,6 @@
 """`nox` passes everything a change must pass; `nox -s night` is the long proof."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -43,6 +44,44 @@ def proof(session: nox.Session) -> None:
     """The proofs that take minutes, in the size that every change must pass: storms, power cuts, noise, abuse."""
     install(session, "test", "proof")
     session.run("pytest", "-n", "2", "-m", "proof", *session.posargs)
+
+
+# What is inside one process; daemons of their own, and minutes of searching, would add time and no lines.
+INSIDE = (
+    "codec", "frame", "envelope", "names", "receipt", "session_scripts", "session_wire", "endpoint",
+    "sessions_on_the_bench", "ready", "mailbox", "mailbox_scripts", "host", "repetition", "refused_by_outbox", "purge",
+    "upgrades",
+)  # fmt: skip
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Every line and branch of the codecs and of the session machine is tested, and of the mailbox 95 %."""
+    install(session, "test", "proof")
+    tests = [f"tests/test_{name}.py" for name in INSIDE]
+    session.install("-e", ".")  # what is measured lies in the tree
+    session.run("coverage", "run", "-m", "pytest", *tests, "tests/simulation/test_found.py", "tests/faults", "-m",
+                "not night and not proof", "--timeout", "600")  # fmt: skip
+    core = [f"*/backchannel/protocol/{name}.py" for name in ("codec", "fastcodec", "session", "sendqueue", "recvqueue")]
+    session.run("coverage", "report", "-m", "--include", ",".join(core), "--fail-under", "100")
+    session.run("coverage", "report", "-m", "--include", "*/backchannel/mailbox/mailbox.py", "--fail-under", "95")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Single mistakes put into the core: 85 % at least are noticed. All of them take an hour; `-- --sample 50` less."""
+    install(session, "test")
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session
+def offline(session: nox.Session) -> None:
+    """The ordinary tests once more where the kernel gives no network at all: nothing of ours needs one."""
+    install(session, "test")
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    pytest = str(Path(session.bin) / "pytest")
+    session.run(*unshare, pytest, "-n", "4", "-m", "not night and not proof", *session.posargs, external=True)
 
 
 @nox.session

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from .inside import Bench, close_all
+from backchannel.mailbox import purge
+
+from .inside import Bench, close_all, read
 
 S = "s-" + "0" * 31
 HEADER = {"to": "executor", "from": "analyst", "auth": "a" * 64, "from_mailbox": "M", "epoch": 1}
@@ -53,6 +55,42 @@ def test_what_adds_up_says_where_everything_is(bench: Bench) -> None:
     roles = account["sessions"]
     assert (roles["acceptor"]["opened"], roles["acceptor"]["aborted"], roles["acceptor"]["open"]) == (2, 1, 1)
     assert (account["outbox"], account["frames"]) == (1, 2)
+
+
+def test_what_happened_in_the_same_pass_is_accounted_for(bench: Bench) -> None:
+    header = HEADER | {"session": f"{S}1", "to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+    bench.receive(bench.connect(), "frame", kind="DATA", seq=2, text="and on the tests", **header)
+    asked = bench.receive(bench.control(), "audit")
+    bench.receive(bench.control(), "abort", session=f"{S}1", reason="never mind")
+    account = bench.finish()[asked]["result"]
+    assert account["wrong"] == []
+    assert account["sessions"]["acceptor"]["aborted"] == 2
+
+
+def test_an_audit_in_a_pass_that_failed_is_answered_once(bench: Bench) -> None:
+    agent = bench.control()
+    asked = bench.receive(agent, "audit")
+    bench.host._control["peek"] = lambda *_: 1 / 0  # type: ignore[assignment]
+    bench.receive(agent, "peek")
+    answers = list(map(read, bench.host.finish(bench.now, bench.wall)))
+    assert [answer["result"]["wrong"] for answer in answers if answer["id"] == asked] == [[]]
+    assert len(answers) == agent.pending == 2
+
+
+def test_what_was_purged_is_accounted_for(bench: Bench) -> None:
+    bench.push("m-long", "x" * 10_000)
+    (taken,) = bench.call(bench.control(), "take", max=1, kinds=["message"])["messages"]
+    bench.call(bench.control(), "ack", id=taken["id"])
+    total = audit(bench)["messages"]["total"]
+    bench.advance(8 * 86400)
+    assert bench.call(bench.control(), "purge", older_than=0)["contents"] > 0
+    assert audit(bench)["wrong"] == []
+    wanted = purge.Wanted(bench.wall)
+    assert purge.step(bench.mailbox, wanted, 0, bench.wall, ids_kept=0).rows > 0
+    bench.mailbox.commit()
+    account = audit(bench)
+    assert account["wrong"] == []
+    assert account["messages"]["total"] == total
 
 
 def a_message_is_gone(bench: Bench) -> None:

@@ -5,10 +5,11 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import targets
+from benchmarks import page, targets
 from benchmarks.__main__ import chosen, main
 from benchmarks.bench import ROOT
 from benchmarks.cases import BY_NAME, CASES, WORKS
@@ -30,6 +31,20 @@ def test_every_row_that_needs_no_peer_runs_and_is_reported(tmp_path: Path) -> No
     assert all(row[UNPINNED]["p50"] >= 0 for row in found["rows"].values())
     assert found["rows"]["send: raw Python, new"][UNPINNED]["ratio"] == 1
     assert [target["work"] for target in found["targets"]] == [target.work for target in TARGETS]
+    for row in found["rows"].values():  # only latencies are drawn, and those count pinned
+        row.setdefault(PINNED, row[UNPINNED])
+    text = page.filled(page.PAGE.read_text(), found)
+    assert all(f"| {row['system']} |" in text for row in found["rows"].values())
+    assert page.filled(text, found) == text
+    svg = ElementTree.fromstring(page.drawn(found))
+    drawn = [row for row in found["rows"].values() if row["work"] in page.SHOWN]
+    assert len(svg.findall(".//{*}circle")) == len(drawn) > 5
+
+
+def test_the_page_has_a_place_for_its_figures() -> None:
+    assert page.filled(
+        page.PAGE.read_text(), {"machine": {}, "rounds": 0, "seed": 0, "targets": [], "rows": {}, "missing": {}}
+    )
 
 
 def test_a_row_is_run_pinned_and_unpinned_beside_its_base(capsys: pytest.CaptureFixture[str]) -> None:

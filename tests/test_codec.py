@@ -85,6 +85,17 @@ def test_an_error_says_what_is_wrong_and_never_the_content() -> None:
             assert "hunter" not in str(caught.value)
 
 
+def test_on_another_python_the_clients_codec_finds_its_parts_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_json", None)
+    quote, *scanners = codec._find()
+    assert quote('a"\u00e9') == '"a\\"\u00e9"'
+    for scan in scanners:
+        assert scan('{"a":[1]}', 0) == ({"a": [1]}, 9)
+        for refused in ("NaN", "1e999"):
+            with pytest.raises(ValueError):
+                scan(refused, 0)
+
+
 texts = st.text(st.characters(codec="utf-8"))
 scalars = (
     st.none()

@@ -11,8 +11,9 @@ from backchannel.errors import LocalProtocolError, OverLimit
 from backchannel.protocol import endpoint as bounds
 from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report, Saying, Strike, Transmit
 from backchannel.protocol.endpoint import Changes, Endpoint, EndpointSnapshot
-from backchannel.protocol.sendqueue import WINDOW
-from backchannel.protocol.session import Local, Snapshot
+from backchannel.protocol.recvqueue import DIGESTS_KEPT, ReceiveQueue
+from backchannel.protocol.sendqueue import WINDOW, SendQueue
+from backchannel.protocol.session import Local, Session, Snapshot
 from backchannel.protocol.sessionframe import Ack, Data, Fin, FrameId, Limits, Probe, Rst, Syn, SynAck, SynNumber
 from backchannel.protocol.states import Outcome, State
 from backchannel.protocol.synnumbers import SYN_WINDOW, SynNumbers
@@ -245,3 +246,70 @@ def test_an_initiator_may_not_send_before_the_peers_agent_agreed(endpoint: Endpo
         endpoint.send("s1", "x", 0.0)
     endpoint.receive("peer", SynAck(session="s1", from_mailbox="P1", to_mailbox="L1", epoch=1, to_epoch=1), 0.0)
     endpoint.send("s1", "x", 0.0)
+
+
+# --- single sessions: what no script needs ----------------------------------------------------------------------------
+
+
+def opened(limits: Limits | None = None) -> Session:
+    session = Session(Local("L1", 1), Snapshot("s1", "peer"))
+    session.open(SynNumber(1, 1), "t", limits or Limits(), 0.0)
+    return session
+
+
+def test_an_offer_without_a_timeout_waits_for_ever() -> None:
+    session = opened(Limits(accept_timeout=None))
+    assert session.timers.accept is None
+    assert opened().timers.accept == 300.0
+
+
+def test_before_the_syn_has_its_receipt_there_is_nothing_to_compare(endpoint: Endpoint) -> None:
+    endpoint.open("s1", "peer", "t", Limits(), 0.0)
+    commit(endpoint)
+    endpoint.probe("s1", 1.0)
+    assert commit(endpoint, 1.0) == []
+    endpoint.answered(Answer(FrameId("s1", "SYN", 0), Outcome.STORED, "P1", 1), 1.0)
+    endpoint.probe("s1", 2.0)
+    assert [type(said.frame) for said in commit(endpoint, 2.0) if isinstance(said, Transmit)] == [Probe]
+
+
+def test_a_syn_that_is_receipted_in_a_later_epoch_of_ours_is_followed_by_a_probe() -> None:
+    later = Session.restore(Local("L1", 2), opened().snapshot(), 0.0)
+    later.timers = replace(later.timers, probe=None)
+    later.answered(Answer(FrameId("s1", "SYN", 0), Outcome.STORED, "P1", 1), 5.0)
+    assert later.timers.probe is not None
+    assert later.timers.probe <= 5.0
+
+
+def test_our_end_can_fail_once_and_then_not_again() -> None:
+    session = opened()
+    effects = session.fail("poison", 0.0)
+    assert session.state is State.CLOSED
+    assert any(isinstance(effect, Enqueue) and isinstance(effect.frame, Rst) for effect in effects)
+    assert session.fail("poison", 1.0) == []
+
+
+def test_an_ack_of_what_a_closed_session_never_had_changes_nothing() -> None:
+    session = opened()
+    session.abort("enough", 0.0)
+    before = session.snapshot()
+    assert session.ack(7, 1.0) == []
+    assert session.snapshot() == before
+
+
+def test_a_repeated_frame_is_known_by_its_digest_and_believed_when_that_is_long_forgotten() -> None:
+    queue = ReceiveQueue()
+    first = queue.rcv_nxt
+    for number in range(DIGESTS_KEPT + 2):
+        queue = queue.store(b"%d" % number)
+    last = queue.rcv_nxt - 1
+    assert queue.recognises(last, b"%d" % (last - first))
+    assert not queue.recognises(last, b"another")
+    oldest = queue.rcv_nxt - DIGESTS_KEPT
+    assert not queue.recognises(oldest, b"another")
+    assert queue.recognises(oldest - 1, b"another"), "nobody can tell any more"
+
+
+def test_a_fin_takes_one_number_and_is_the_last() -> None:
+    queue = SendQueue().sent().finished()
+    assert (queue.fin, queue.snd_nxt) == (1, 2)

@@ -182,17 +182,24 @@ def test_a_daemon_that_an_upgrade_left_running_serves_until_up_replaces_it(world
         session = next(iter(executor.requests(wait=30))).accept()
         opened = opening.result(30)
     opened.send("before")
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", "import sys; from backchannel.cli.main import main; sys.exit(main())"]
-        + ["up", "executor"], env=world.environment(), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert ran.stdout == "executor  restarted (version 0.0.9 ran)\n", ran
-    assert world.call("executor", "ping")["version"] == backchannel.__version__
+    said = [up(world)]
+    while said[-1].returncode == 4:  # on a busy machine it may take longer to end than `up` waits
+        said.append(up(world))
+    if len(said) == 1:
+        assert said[0].stdout == "executor  restarted (version 0.0.9 ran)\n", said
+    assert world.call("executor", "ping")["version"] == backchannel.__version__, said
     opened.send("after")
     opened.close()
     assert [data.text for data in session] == ["before", "after"]
     session.close()
     assert "to the older one" in world.texts("executor")
+
+
+def up(world: World) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-P", "-c", "import sys; from backchannel.cli.main import main; sys.exit(main())"]
+    return subprocess.run(
+        [*command, "up", "executor"], env=world.environment(), capture_output=True, text=True, timeout=60
+    )
 
 
 def test_what_is_not_known_yet_is_refused_by_name(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ DAEMON_ENVIRONMENT = [
     ("LISTEN_FDS", "How many sockets were handed over. They serve one agent."),
     ("LISTEN_PID", "Whom they are meant for."),
     ("LISTEN_FDNAMES", "Their names: `inbox` and `control`."),
+    ("BACKCHANNEL_ON_DEMAND", "Set by whoever starts it for a push: it leaves if somebody typed `down` meanwhile."),
     ("JOURNAL_STREAM", "Set by systemd: each line of the log carries its priority."),
 ]
 

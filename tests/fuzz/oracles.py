@@ -47,8 +47,9 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
 class Broken(AssertionError):
     """A line that shows a mistake of ours."""
 
-    def __init__(self, what: str, line: bytes) -> None:
-        super().__init__(f"{what}: bytes.fromhex({line.hex()!r}) which is {line[:200]!r}")
+    def __str__(self) -> str:
+        what, line = self.args
+        return f"{what}: bytes.fromhex({line.hex()!r}) which is {line[:200]!r}"
 
 
 def read(line: bytes) -> str:

@@ -206,6 +206,7 @@ def test_without_descriptors_settings_that_cannot_be_read_are_no_mistake_of_ours
     assert "a mistake of ours" not in daemon.said()
 
 
+@pytest.mark.proof
 def test_without_descriptors_the_outbox_waits_and_goes_on(world: World) -> None:
     world.start("alice")
     daemon = world.start("bob", wrap=LOW)

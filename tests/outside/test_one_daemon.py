@@ -296,3 +296,13 @@ def test_a_core_would_hold_mail_so_there_is_none_and_files_are_kept_open_by_nobo
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
     (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core")]
     assert core[4:6] == ["0", "0"]
+
+
+def test_a_daemon_that_was_started_for_a_push_and_comes_late_does_not_undo_a_down(world: World) -> None:
+    """On a busy machine a second one is started beside the first, and may get its turn when the first was stopped."""
+    world.start("bob").stop()
+    (world.state / "bob" / "down").write_text("by a person\n")
+    late = world.spawn("bob", env={"BACKCHANNEL_ON_DEMAND": "1"})
+    assert late.ended() == 75
+    assert "bob is down" in late.said()
+    world.start("bob")  # who types `backchanneld bob` means it

@@ -61,7 +61,7 @@ def careless(world: World) -> Path:
 
 
 @pytest.mark.parametrize(
-    "binds", [pytest.param(1000, marks=pytest.mark.proof), pytest.param(50_000, marks=pytest.mark.night)]
+    "binds", [pytest.param(1000, marks=pytest.mark.proof), pytest.param(10_000, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(300)
 def test_nobody_connects_between_bind_and_mode(world: World, other_uid: list[str], binds: int) -> None:
@@ -81,7 +81,7 @@ def test_nobody_connects_between_bind_and_mode(world: World, other_uid: list[str
 
 
 @pytest.mark.parametrize(
-    "starts", [pytest.param(5, marks=pytest.mark.proof), pytest.param(500, marks=pytest.mark.night)]
+    "starts", [pytest.param(5, marks=pytest.mark.proof), pytest.param(200, marks=pytest.mark.night)]
 )
 @pytest.mark.timeout(900)
 def test_nobody_connects_while_a_daemon_starts(world: World, other_uid: list[str], starts: int) -> None:

@@ -25,6 +25,7 @@ from .agent import join
 SESSIONS = 50  # that each keeps open; four agents: 200
 TURN_S = 4.0  # how often one of them is closed, and another opened
 TICK_S = 0.04
+LOOK_EVERY = 50  # ticks, which of the sessions are still open
 PASSING = ("unreachable", "timeout", "stale", "ended", "session_state", "taken")  # what kills bring
 
 
@@ -94,13 +95,12 @@ class Walker:
         for number in itertools.count():
             time.sleep(self._dice.uniform(0, 2 * TICK_S))
             try:
-                if number % 250 == 0:
+                if number % LOOK_EVERY == 0:
                     mine = self._opened()
                 if self._enough.exists():
                     for session in self._opened():
                         self._close(session)
-                    continue
-                if len(mine) < SESSIONS:
+                elif len(mine) < SESSIONS:
                     mine.append(self._open(number))
                 elif time.monotonic() > turn + TURN_S:
                     turn = time.monotonic()
@@ -114,7 +114,6 @@ class Walker:
             except BackchannelError as error:
                 if error.code not in PASSING:
                     raise
-                mine = []
 
     def _opened(self) -> list[str]:
         """Those we opened and have not closed, oldest first."""

@@ -386,17 +386,16 @@ def test_others_see_that_it_is_there_and_what_it_cannot_do(shared: World) -> Non
 
 
 @asynccontextmanager
-async def connected(world: World, name: str, mode: str = "auto") -> AsyncIterator[Model]:
+async def connected(world: World, name: str) -> AsyncIterator[Model]:
     """`backchannel mcp`, started by a client as every client starts it."""
     server = StdioServerParameters(command=command(), args=["mcp", "--as", name], env=world.env)
-    async with Client(server, mode=mode) as client:
+    async with Client(server) as client:
         yield Model(client)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_command_serves_a_client_and_its_model_is_held_to_a_models_limits(world: World, mode: str) -> None:
+def test_the_command_serves_a_client_and_its_model_is_held_to_a_models_limits(world: World) -> None:
     async def scene() -> None:
-        async with connected(world, "analyst", mode) as it:
+        async with connected(world, "analyst") as it:
             assert (await it.call("send", to="executor", text="one"))["stage"] == "stored"
             (taken,) = await asyncio.to_thread(collect, executor, 1)
             assert (taken.hops, taken.path) == (0, ["analyst"])  # it went through the agent's own daemon

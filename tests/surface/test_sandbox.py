@@ -82,8 +82,15 @@ def test_send_says_that_a_sandbox_forbids_it_and_what_allows_it(shared: World, w
 def test_a_program_reads_the_same_as_json(shared: World) -> None:
     done = confined(shared, "socket", "send", "executor", "hello", "--json", CODEX_SANDBOX_NETWORK_DISABLED="1")
     said = json.loads(done.stderr)
-    assert (said["error"], said["code"]) == ("NotPermitted", "not_permitted")
+    assert (said["error"], said["code"]) == ("NotPermitted", "sandbox")
     assert said["hint"] == "in ~/.codex/config.toml: [sandbox_workspace_write] network_access = true"
+
+
+@pytest.mark.parametrize("words", [("agents",), ("status", "m-1"), ("recv",), ("ask", "executor", "?")])
+def test_no_command_mistakes_it_for_an_absence(shared: World, words: tuple[str, ...]) -> None:
+    done = confined(shared, "socket", *words, agent="analyst")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "a sandbox keeps this process from Unix sockets" in done.stderr
 
 
 def test_doctor_checks_it(shared: World) -> None:

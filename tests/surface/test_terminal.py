@@ -73,6 +73,7 @@ def test_no_command_that_shows_messages_lets_them_through(world: World) -> None:
     check(on_a_terminal(world, "send", "bob\x1b[2J", "x", agent="alice"))
 
 
+@pytest.mark.proof
 def test_no_command_that_shows_sessions_does_either(world: World) -> None:
     alice, bob = world.agent("alice"), world.agent("bob")
     opened, accepted = established(alice, bob, EVIL)

@@ -25,6 +25,7 @@ from .common import age, ago, caller_of, each, positive, print_columns, receipt_
 from .terminal import printable
 
 STOP_S = 5.0
+OLDER_MAX = 3  # daemons of an older version, one after another: one may have been starting when the one before ended
 STAGES = tuple(stage.value for stage in Stage if stage is not Stage.QUEUED)
 FROM = "whose message, if several senders used this id"
 
@@ -220,12 +221,15 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
     did = "runs already"
     if unit is not None and served is None:
         service.start_unit(unit)
-    if served is not None and served["version"] != __version__:
+    if served is None:
+        did = "made and started" if is_new else "started"
+        served = run(calls.ping(caller, name))
+    for _ in range(OLDER_MAX):
+        if served["version"] == __version__:
+            break
         run(calls.stop(caller, name, STOP_S))
         did = f"restarted (version {served['version']} ran)"
-    elif served is None:
-        did = "made and started" if is_new else "started"
-    served = run(calls.ping(caller, name))
+        served = run(calls.ping(caller, name))
     return {"name": name, "online": True, "backlog": served["backlog"], "did": did, "was_down": was_down}
 
 

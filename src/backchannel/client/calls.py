@@ -541,8 +541,11 @@ def agents(caller: Caller) -> "Conversation[list[dict[str, Any]]]":
             if state["paused"]:
                 entry["presence"] = "paused"
             attached = state.get("adapters", [])
-        except (PeerAbsent, NotPermitted):
+        except PeerAbsent:
             pass
+        except NotPermitted as error:
+            if error.code == "sandbox":  # says nothing of the agent
+                raise
         except TimedOut:
             entry["online"] = True  # it holds its lock, but is too busy to say more
         entry["adapters"] = merged(attached, declared(caller.places, name))
@@ -649,8 +652,10 @@ def _find(
             receipt_now = yield from call(caller, name, INBOX, "receipt", params, min(timeout, FIND_S))
             if receipt_now["stage"] != "queued" or receipt_now["to"] not in found:  # the target knows better
                 found[receipt_now["to"]] = receipt_now
-        except (PeerAbsent, TimedOut, NotPermitted):  # it may be another's message: one daemon must not hide that
-            unreachable.append(name)
+        except (PeerAbsent, TimedOut, NotPermitted) as error:
+            if error.code == "sandbox":  # none can be asked
+                raise
+            unreachable.append(name)  # it may be another's message: one daemon must not hide that
         except LocalProtocolError as error:
             if error.code != "no_such_message":
                 raise

@@ -23,6 +23,7 @@ def refused(path: str, why: int) -> NotPermitted:
         return NotPermitted(f"{path} is not ours to open", hint="it belongs to another user's agent")
     return NotPermitted(
         f"a sandbox keeps this process from Unix sockets ({errno.errorcode[why]} for {path})",
+        code="sandbox",
         hint=allow_line(os.path.dirname(os.path.dirname(path)), os.environ),
     )
 

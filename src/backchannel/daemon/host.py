@@ -188,6 +188,8 @@ class Host:
         if self.session_calls.watchers:
             self.session_calls.answer_watchers(answers, now)
         self.sessions.changed.clear()
+        if self.operating.auditors:
+            self.operating.answer_audits(answers)
         return answers
 
     def refuse(self, caller: Caller, error: BackchannelError) -> Answer:
@@ -271,7 +273,7 @@ class Host:
         some time (a ttl). A session that is over has only to be forgotten: the next start does that.
         """
         waits = self.takers or self.watchers or self.own_calls.tappers or self.session_calls.watchers
-        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames):
+        if waits or self.mailbox.leases or len(self.outbox) or len(self.sessions.frames) or self.operating.is_under_way:
             return False
         if self.mailbox.has_ttl_to_come() or self._own_retry is not None or self.courier.deadline is not None:
             return False
@@ -526,12 +528,14 @@ class Host:
     def _do_alone(self, caller: Caller, line: bytes, now: float, wall: float) -> None:
         before, pending = len(self.staged), caller.pending
         waiting = self.takers[:], self.watchers[:], self.session_calls.watchers[:], self.own_calls.tappers[:]
+        auditors = self.operating.auditors[:]
         error = self._alone(lambda: self._dispatch(caller, line, now, wall), now, wall)
         if error is not None:
             del self.staged[before:]
             caller.pending = pending + 1  # whether it failed before its answer was staged, or after
             # One that came to wait does not: it has its answer.
             self.takers, self.watchers, self.session_calls.watchers, self.own_calls.tappers = waiting
+            self.operating.auditors = auditors
             request_id = bytes(frame.parse_request(line).id)  # type: ignore[arg-type]
             self.staged.append(Answer(caller, frame.answer_error(request_id, self._disk_full_or_bug(error))))
 

@@ -42,6 +42,7 @@ class Operating:
         self.waited = Histogram()  # from stored to taken, each time
         self.handled = Histogram()  # from taken to the agent's word: acked, done or rejected
 
+        self.auditors: list[tuple[Caller, bytes]] = []  # who asked in this pass, and the ids of their requests
         self.next_clearing = now + FIRST_LOOK_S  # when retention has something to do
         self._clock: tuple[float, float] | None = None  # (wall, now) at the first look
         self._sweep: Sweep | None = None
@@ -49,6 +50,11 @@ class Operating:
         self._next_for_room = 0.0
         self._copying: tuple[Copying, Caller, bytes, float] | None = None
         self.to_start: Copying | None = None  # a backup that the loop is to run beside itself
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a sweep or a copy has begun and not ended: it would begin anew after a restart."""
+        return self._sweep is not None or self._copying is not None
 
     def handed_out(self, handed: list[Handed], wall: float) -> None:
         """Messages leave for the agent now."""
@@ -71,11 +77,16 @@ class Operating:
         line = frame.answer(request_id, {"agent": self._host.name, "flushed": params.flush})
         self._host.staged.append(Answer(caller, line, after_flush=params.flush))
 
-    def audit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
-        """Counts every row; nothing else is done meanwhile."""
+    def audit(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
+        """Answered by `answer_audits`: within a pass the rows of sessions are behind what has happened to them."""
+        self.auditors.append((caller, request_id))
+
+    def answer_audits(self, answers: list[Answer]) -> None:
+        """Counts every row, as they are committed; nothing else is done meanwhile."""
         host = self._host
         found = audit(host.mailbox, host.sessions.store, host.outbox, host.sessions.frames, is_whole=False)
-        return frame.answer(request_id, {"agent": host.name, **found})
+        answers += [Answer(c, frame.answer(number, {"agent": host.name, **found})) for c, number in self.auditors]
+        self.auditors.clear()
 
     def metrics(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> bytes:
         host = self._host
@@ -133,12 +144,13 @@ class Operating:
         self.to_start = copying
 
     def forget_new(self) -> list[Caller]:
-        """The pass failed: who asked for a backup in it will ask anew."""
-        if self._copying is None or self.to_start is None:
-            return []
-        caller = self._copying[1]
-        self._copying = self.to_start = None
-        return [caller]
+        """The pass failed: who asked for an audit or a backup in it will ask anew."""
+        new_ones = [caller for caller, _ in self.auditors]
+        self.auditors.clear()
+        if self._copying is not None and self.to_start is not None:
+            new_ones.append(self._copying[1])
+            self._copying = self.to_start = None
+        return new_ones
 
     @property
     def copying(self) -> Copying | None:

@@ -9,7 +9,6 @@ import errno
 import gc
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from ..transport.listen import Listener, inherited, listen
 from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
+from ..transport.start import ON_DEMAND
 from . import log, stopped
 from .config import Config, load
 from .host import Host
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class NameTaken(Exception):
-    """Another daemon serves the name."""
+    """Another daemon serves the name, or nobody is to serve it."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,6 +107,7 @@ def serve(places: Places, names: list[AgentName]) -> int:
             server.add(seat)
             logger.info("%s is served in %s", name, places.sockets(name))
         os.chdir("/")
+        gc.collect()
         gc.freeze()  # nothing made so far is ever garbage, and what a message makes has no cycles:
         gc.disable()  # a collection in the middle of one would only be its delay (the loop collects when idle)
         manager.tell(f"READY=1\nSTATUS=serving {', '.join(names)}")
@@ -126,6 +127,8 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
     register(places, name)
     lock = _lock(places, name)
     try:
+        if os.environ.get(ON_DEMAND) and os.path.exists(places.state(name, "down")):
+            raise NameTaken(f"{name} is down, and was so before this daemon came")
         config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
         _bound_log(places, name, config)
         path = places.state(name, "mailbox.db")
@@ -183,6 +186,8 @@ def remove(places: Places, name: AgentName, *, purge: bool) -> int:
     # In one step nobody is registered under this name any more; if that is not allowed, nothing has happened.
     leaving = places.state(f".{name}.{os.getpid()}.removed")
     os.rename(places.state(name), leaving)
+    import shutil  # 0.7 MB that no running daemon needs
+
     shutil.rmtree(leaving)
     shutil.rmtree(places.sockets(name), ignore_errors=True)
     lock.close()

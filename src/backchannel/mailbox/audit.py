@@ -4,6 +4,7 @@ Counted again from the rows, and compared with what was counted as it happened. 
 million, in which nothing else is done.
 """
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -36,14 +37,15 @@ def audit(mailbox: Mailbox, sessions: Sessions, outbox: Outbox, frames: Frames, 
 
     `is_whole` has SQLite look at every index too, which takes seconds a gigabyte; else at every page.
     """
-    wrong = [
-        sentence
-        for part in (
-            _integrity(mailbox, is_whole=is_whole), _messages(mailbox), _sessions(mailbox, sessions),
-            _queued(mailbox, outbox, frames),
-        )
-        for sentence in part
-    ]  # fmt: skip
+    wrong: list[str] = []
+    for part in (
+        _integrity(mailbox, is_whole=is_whole), _messages(mailbox), _sessions(mailbox, sessions),
+        _queued(mailbox, outbox, frames),
+    ):  # fmt: skip
+        try:
+            wrong += part
+        except sqlite3.DatabaseError as error:  # a page that cannot be read is one more thing to tell
+            wrong.append(f"the file: {error}")
     return {
         "mailbox_id": mailbox.mailbox_id,
         "messages": mailbox.counters.sums(),

@@ -9,7 +9,6 @@ A file that is newer, damaged or somebody else's is left exactly as it is, with 
 
 import os
 import sqlite3
-from importlib.resources import files
 
 from ..errors import BackchannelError
 
@@ -141,8 +140,9 @@ def _migrate(db: sqlite3.Connection, path: str, *, allowed: bool) -> None:
         )
     for step in range(version, VERSION):
         db.execute("BEGIN IMMEDIATE")
-        for statement in statements(files(__package__).joinpath(STEPS[step]).read_text()):
-            db.execute(statement)
+        with open(os.path.join(os.path.dirname(__file__), STEPS[step])) as script:  # importlib.resources takes 2 MB
+            for statement in statements(script.read()):
+                db.execute(statement)
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         db.execute(f"PRAGMA user_version={step + 1}")
         db.execute("COMMIT")

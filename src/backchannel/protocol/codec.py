@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    Scan = Callable[[str, int], tuple[Any, int]]
+
 DEPTH_MAX = 32  # deeper than any envelope needs, far from any recursion limit
 INTEGER_MAX = 2**53 - 1  # the last integer that every JSON implementation keeps
 
@@ -33,11 +35,14 @@ def decode_foreign(line: bytes | str) -> "Any":
     try:
         text = line if isinstance(line, str) else line.decode()
         text = text.strip(" \t\r\n")
-        value, end = _scan(text, 0)
+        may_hide = "\\ud" in text or "\\uD" in text  # a lone surrogate, in a value that a later key replaces
+        value, end = (_scan_all if may_hide else _scan)(text, 0)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
     except StopIteration as stop:
         raise Malformed(f"no JSON value at character {stop.value}") from None
+    except Malformed:
+        raise
     except RecursionError:
         raise Malformed(f"nested deeper than {DEPTH_MAX} levels") from None
     except ValueError as error:
@@ -50,7 +55,7 @@ def decode_foreign(line: bytes | str) -> "Any":
 
 
 def check(value: "Any", depth: int = 1) -> None:
-    """What the grammar does not say: depth, the range of numbers, surrogates. Raises `Malformed`."""
+    """What the grammar does not say: depth, the range of integers, surrogates. Raises `Malformed`."""
     kind = type(value)
     if kind is str:
         if not value.isascii():
@@ -68,11 +73,8 @@ def check(value: "Any", depth: int = 1) -> None:
         for item in value.values() if kind is dict else value:
             if item is not None and not (type(item) is str and item.isascii()):  # most are: no call for them
                 check(item, depth + 1)
-    elif kind is int:
-        if not -INTEGER_MAX <= value <= INTEGER_MAX:
-            raise Malformed("an integer beyond 2^53")
-    elif kind is float and (value - value) != 0.0:
-        raise Malformed("a number beyond a double")
+    elif kind is int and not -INTEGER_MAX <= value <= INTEGER_MAX:
+        raise Malformed("an integer beyond 2^53")
 
 
 def encode(value: "Any") -> str:
@@ -109,28 +111,57 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _float(digits: str) -> float:
+    value = float(digits)
+    if (value - value) != 0.0:
+        raise Malformed("a number beyond a double")
+    return value
+
+
+def _checked(pairs: "list[tuple[str, Any]]") -> "dict[str, Any]":
+    """An object, none of whose members is forgotten before somebody looked for surrogates in it."""
+    for key, value in pairs:
+        check(key)
+        _look(value)
+    return dict(pairs)
+
+
+def _look(value: "Any") -> None:
+    if type(value) is str:
+        check(value)
+    elif type(value) is list:  # an object was looked at when it was made
+        for item in value:
+            _look(item)
+
+
 class _Rules:
     """The knobs of the C scanner, as `json.JSONDecoder` would set them."""
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
-    parse_float = float
+    object_pairs_hook: "Callable[[list[tuple[str, Any]]], Any] | None" = None
+    parse_float = staticmethod(_float)
     parse_int = int
     parse_constant = staticmethod(_no_constant)
     memo: "dict[str, str]" = {}  # noqa: RUF012 - the scanner wants the attribute, and clears it
 
 
-def _find() -> "tuple[Callable[[str], str], Callable[[str, int], tuple[Any, int]]]":
+class _RulesForAll(_Rules):
+    object_pairs_hook = staticmethod(_checked)
+
+
+def _find() -> "tuple[Callable[[str], str], Scan, Scan]":
     try:
         from _json import encode_basestring, make_scanner
 
-        return encode_basestring, make_scanner(_Rules)  # type: ignore[arg-type]
+        return encode_basestring, make_scanner(_Rules), make_scanner(_RulesForAll)  # type: ignore[arg-type]
     except ImportError:  # another Python than CPython
         from json import JSONDecoder
         from json.encoder import encode_basestring as quote_anywhere
 
-        return quote_anywhere, JSONDecoder(parse_constant=_no_constant).raw_decode
+        plain = JSONDecoder(parse_constant=_no_constant, parse_float=_float)
+        careful = JSONDecoder(parse_constant=_no_constant, parse_float=_float, object_pairs_hook=_checked)
+        return quote_anywhere, plain.raw_decode, careful.raw_decode
 
 
-quote, _scan = _find()
+quote, _scan, _scan_all = _find()

@@ -31,6 +31,7 @@ CODES: dict[str, tuple[int, type[BackchannelError], int]] = {
     "busy": (-32004, OverLimit, 6),  # no place for another connection or wait right now
     # who is there, who may
     "not_permitted": (-32005, NotPermitted, 7),
+    "sandbox": (-32030, NotPermitted, 7),  # this process may not use Unix sockets at all
     "unknown_agent": (-32006, PeerAbsent, 5),
     "unreachable": (-32007, PeerAbsent, 5),
     "no_such_message": (-32008, LocalProtocolError, 5),

@@ -13,6 +13,10 @@ from ..errors import PeerAbsent
 from ..protocol.codec import Malformed, decode, encode
 from .paths import Places, write_private
 
+# In the environment of a daemon that was started for a push: one that comes late, since another was started beside it,
+# must not undo a `down` of meanwhile. (No option: the command may be that of an older version.)
+ON_DEMAND = "BACKCHANNEL_ON_DEMAND"
+
 # This installation's backchanneld, wherever the PATH leads.
 DAEMON = [sys.executable, "-P", "-m", "backchannel.daemon"]
 
@@ -56,6 +60,7 @@ def start(places: Places, name: str) -> int:
         script, argv = _RUN, [*command(places, name), "--dir", places.socket_dir]
         env = {"PATH": os.defpath, "HOME": os.path.expanduser("~"), "LANG": "C.UTF-8"}
         env["BACKCHANNEL_POLICY"] = places.policy_path
+        env[ON_DEMAND] = "1"
     log = places.state(name, "log")
     log_bytes = _size(log)
     pid = os.posix_spawn(
