@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import select
+import shlex
 import signal
 import sys
 from collections import defaultdict
@@ -25,7 +26,9 @@ LOOK_S = 0.05
 
 def command(folder: Path, name: str, state: str) -> list[str]:
     """What is to be recorded as the start of a daemon."""
-    return ["/bin/sh", "-c", f'printf "%s\\n" "$*" > {folder / BIRTHS}', "sh", name, "--state", state]
+    births = shlex.quote(str(folder / BIRTHS))
+    # Opened for reading too, it waits for nobody: the nursery may be gone.
+    return ["/bin/sh", "-c", f'printf "%s\\n" "$*" 1<> {births}', "sh", name, "--state", state]
 
 
 def main() -> None:
