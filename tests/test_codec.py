@@ -86,7 +86,7 @@ def test_an_error_says_what_is_wrong_and_never_the_content() -> None:
 
 
 def test_the_clients_codec_says_in_words_what_is_wrong() -> None:
-    with pytest.raises(Malformed, match="^invalid control character"):
+    with pytest.raises(Malformed, match=r"^invalid control character"):
         codec.decode(b'"a\x01"')
 
 
