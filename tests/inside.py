@@ -4,13 +4,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backchannel.daemon.callers import Answer, Caller
 from backchannel.daemon.config import Config
 from backchannel.daemon.host import Host
 from backchannel.mailbox.mailbox import Lease, Mailbox
 from backchannel.protocol.envelope import Envelope, Peer
+from backchannel.protocol.frame import Log
 from backchannel.protocol.names import AgentName
 
 NOW = 1000.0  # seconds since boot
@@ -58,6 +59,21 @@ def after_a_kill(path: Path, folder: Path) -> Path:
 
 def envelope(message_id: str, text: str = "hello", sender: str = "analyst", **fields: Any) -> Envelope:
     return Envelope(message_id, sender, "message", json.dumps(text).encode(), UID, UID, 4711, WALL, **fields)
+
+
+class Kept(NamedTuple):
+    """One row of a mailbox."""
+
+    msg_no: int
+    stage: str
+    envelope: Envelope
+
+
+def rows_of(mailbox: Mailbox) -> list[Kept]:
+    """All of a mailbox, oldest first."""
+    fields = len(Envelope.__struct_fields__)
+    rows = mailbox.history(Log(max=1 << 30), 1, 1 << 62, newest_first=False)
+    return [Kept(row[0], row[1], Envelope(*row[-fields:])) for row in rows]
 
 
 def a_lease(take_id: str = "t-1", *, deadline: float | None = None) -> Lease:

@@ -12,7 +12,7 @@ from backchannel.protocol import endpoint as bounds
 from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report, Saying, Strike, Transmit
 from backchannel.protocol.endpoint import Changes, Endpoint, EndpointSnapshot
 from backchannel.protocol.recvqueue import DIGESTS_KEPT, ReceiveQueue
-from backchannel.protocol.sendqueue import WINDOW
+from backchannel.protocol.sendqueue import WINDOW, SendQueue
 from backchannel.protocol.session import Local, Session, Snapshot
 from backchannel.protocol.sessionframe import Ack, Data, Fin, FrameId, Limits, Probe, Rst, Syn, SynAck, SynNumber
 from backchannel.protocol.states import Outcome, State
@@ -308,3 +308,8 @@ def test_a_repeated_frame_is_known_by_its_digest_and_believed_when_that_is_long_
     oldest = queue.rcv_nxt - DIGESTS_KEPT
     assert not queue.recognises(oldest, b"another")
     assert queue.recognises(oldest - 1, b"another"), "nobody can tell any more"
+
+
+def test_a_fin_takes_one_number_and_is_the_last() -> None:
+    queue = SendQueue().sent().finished()
+    assert (queue.fin, queue.snd_nxt) == (1, 2)

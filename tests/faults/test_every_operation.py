@@ -13,9 +13,8 @@ import pytest
 
 from backchannel.daemon.host import StorageFailed, is_full
 from backchannel.errors import BackchannelError
-from backchannel.protocol.frame import Log
 
-from ..inside import Bench, after_a_kill, close_all
+from ..inside import Bench, after_a_kill, close_all, rows_of
 from .vfs import Guard, guarded, is_possible
 
 pytestmark = [
@@ -142,8 +141,7 @@ def folder_of(tmp_path: Path, number: int) -> Path:
 def check(story: Story, folder: Path, number: int) -> None:
     """The next start, on a disk that works again."""
     bench = Bench(after_a_kill(story.path, folder / "after"), deliveries_max=100)
-    rows = bench.mailbox.history(Log(max=1000), 1, 1000, newest_first=False).fetchall()
-    stages = {row[6]: row[1] for row in rows}
+    stages = {row.envelope.id: row.stage for row in rows_of(bench.mailbox)}
     assert bench.mailbox.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     for key, stage in story.told.items():
         assert key in stages, f"operation {number}: {key} was {stage}, and is gone"

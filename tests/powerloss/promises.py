@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from backchannel.errors import BackchannelError
 from backchannel.mailbox.mailbox import Mailbox
-from backchannel.protocol.frame import Log
 
+from ..inside import Kept, rows_of
 from .disk import Disk
 from .recording import FILES, Recording, answers
 
@@ -141,7 +141,7 @@ def look(
         outcome.broken.append(f"place {place}: {error}")
         return
     try:
-        rows = mailbox.history(Log(max=1 << 30), 1, 1 << 62, newest_first=False).fetchall()
+        rows = rows_of(mailbox)
         for what in wrong(mailbox, rows, recording.texts):
             outcome.count["corrupt"] += 1
             outcome.broken.append(f"place {place}: {what}")
@@ -151,7 +151,7 @@ def look(
         return
     finally:
         mailbox.db.close()
-    stages = {row[6]: row[1] for row in rows}
+    stages = {row.envelope.id: row.stage for row in rows}
     last = bisect.bisect_left(flushed, (place,))
     sure = max((begun for _, begun in flushed[:last]), default=-1)
     for promise in given:
@@ -171,21 +171,20 @@ def look(
             outcome.oldest_lost_s = max(outcome.oldest_lost_s, at - promise.at)
 
 
-def wrong(mailbox: Mailbox, rows: list[tuple[object, ...]], texts: dict[str, str]) -> Iterator[str]:
+def wrong(mailbox: Mailbox, rows: list[Kept], texts: dict[str, str]) -> Iterator[str]:
     """What cannot be, whatever was lost."""
-    if [row[0] for row in rows] != list(range(1, len(rows) + 1)):
-        yield f"the numbers have a hole: {[row[0] for row in rows]}"
+    if [row.msg_no for row in rows] != list(range(1, len(rows) + 1)):
+        yield f"the numbers have a hole: {[row.msg_no for row in rows]}"
     for row in rows:
-        key, text = str(row[6]), row[9]
-        assert isinstance(text, bytes)
-        if json.loads(text) != texts.get(key):
+        key = row.envelope.id
+        if json.loads(row.envelope.text) != texts.get(key):
             yield f"{key} has a text that nobody sent"
     counted: Counter[str] = Counter()
     for count in mailbox.counters.by_sender.values():
         for stage in ("stored", "taken", "acked", "done", "rejected", "expired", "cancelled", "dead"):
             counted[stage] += getattr(count, stage)
-    if +counted != Counter(str(row[1]) for row in rows):
-        yield f"the counters say {dict(+counted)}, the rows {dict(Counter(str(row[1]) for row in rows))}"
+    if +counted != Counter(row.stage for row in rows):
+        yield f"the counters say {dict(+counted)}, the rows {dict(Counter(row.stage for row in rows))}"
     found = mailbox.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         yield f"integrity_check: {found}"

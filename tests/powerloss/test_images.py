@@ -19,8 +19,8 @@ from typing import NamedTuple
 import pytest
 
 from backchannel.mailbox.mailbox import Mailbox
-from backchannel.protocol.frame import Log
 
+from ..inside import rows_of
 from ..world import Link, World, eventually
 from .recording import LYING_FLUSH
 
@@ -164,7 +164,7 @@ def look(world: World, told: list[Told]) -> list[Told]:
         str(scratch / "mailbox.db"), now=100.0, wall=time.time(), boot_id="after the cut", random=os.urandom
     )
     try:
-        keys = [row[6] for row in mailbox.history(Log(max=1 << 30), 1, 1 << 62, newest_first=False)]
+        keys = [row.envelope.id for row in rows_of(mailbox)]
         assert mailbox.db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
     finally:
         mailbox.db.close()

@@ -8,6 +8,7 @@ a turn with what it wrote if it exits with 2. For Codex the hook of the turn's e
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -130,12 +131,15 @@ def _first(dialect: "Dialect", places: "Places", base: str, window: windows.Wind
                 sock = run(calls.open_control(wire.Caller(window.agent, places), stream, window.agent, "take", asked))
                 if program in _readable([program, sock.fileno()], None):
                     return []
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with mail in its hands it does not end unheard
                 messages: list[dict[str, Any]] = run(calls.hear(stream))["messages"]
                 if messages:
                     return messages
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 pause = 1.0
                 continue
             except (BackchannelError, OSError) as error:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 if str(error) != complaint:
                     complaint = str(error)
                     log(places, base, dialect, "wait", error)

@@ -84,13 +84,6 @@ class Ready:
         for lane in self.lanes:
             yield from lane
 
-    @property
-    def first(self) -> int | None:
-        for lane in self.lanes:
-            if (number := lane.first) is not None:
-                return number
-        return None
-
     def oldest(self) -> int | None:
         """The lowest number of all."""
         return min((number for lane in self.lanes if (number := lane.first) is not None), default=None)
