@@ -85,6 +85,11 @@ def test_an_error_says_what_is_wrong_and_never_the_content() -> None:
             assert "hunter" not in str(caught.value)
 
 
+def test_the_clients_codec_says_in_words_what_is_wrong() -> None:
+    with pytest.raises(Malformed, match=r"^invalid control character"):
+        codec.decode(b'"a\x01"')
+
+
 def test_on_another_python_the_clients_codec_finds_its_parts_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "_json", None)
     quote, *scanners = codec._find()
