@@ -56,10 +56,13 @@ class World:
         return AsyncAgent(name, places=self.paths)
 
     def up(self, *names: str) -> None:
-        """Makes agents and starts their daemons, all at once; returns when they answer."""
+        """Makes agents and starts their daemons, all at once, also those that are down; returns when they answer."""
         for name in names:
             register(self.paths, AgentName(name))
             start.record(self.paths, name)
+            down = self.paths.state(name, "down")
+            if os.path.exists(down):
+                os.unlink(down)
             if served_in(self.paths.state(name, "lock")) is None:
                 start.start(self.paths, name)
         caller = wire.Caller(None, self.paths)

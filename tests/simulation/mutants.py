@@ -258,7 +258,7 @@ MUTANTS = [
     Mutant("a busy peer ends the session", ((Sessions, "_read", strikes_the_session_on_a_busy_peer()),)),
     Mutant("what waits for a PROBE is not woken", ((Courier, "wake", nothing),)),
     Mutant("no PROBE when a start needs one", ((Session, "_probe_soon", nothing),)),
-    Mutant("the window is not heeded", ((SendQueue, "is_full", property(lambda self: False)),)),
+    Mutant("the window is not heeded", ((SendQueue, "is_full", property(lambda self: False)),), steps=600),
     Mutant("budgets are not counted", ((Session, "_count", lambda self, body: ""),)),
     Mutant("ends are not counted", ((session_store.Sessions, "ended", ends_uncounted),)),
     Mutant("claims are not heeded", ((Control, "may_have", lambda self, *_: True),)),

@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def test_a_histogram_counts_each_time_once_wherever_it_falls() -> None:
 
 def test_the_command_ends_when_its_reader_has_gone(world: World) -> None:
     world.up("bob")
-    script = 'backchannel metrics | head -n 1; echo "${PIPESTATUS[0]}" >&2'
-    done = subprocess.run(["bash", "-c", script], env=world.env, capture_output=True, text=True, timeout=30, check=True)
+    script = '"$0" metrics | head -n 1; echo "${PIPESTATUS[0]}" >&2'
+    command = ["bash", "-c", script, f"{sysconfig.get_path('scripts')}/backchannel"]
+    done = subprocess.run(command, env=world.env, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.startswith("# HELP")
     assert "Traceback" not in done.stderr

@@ -33,7 +33,7 @@ def test_everybody_sees_that_an_agent_is_paused(world: World) -> None:
     world.up("executor")
     world.cli("pause", "executor")
     assert {agent.name: agent.paused for agent in analyst.agents()} == {"analyst": False, "executor": True}
-    assert "executor  paused" in world.cli("agents").stdout
+    assert "executor  online  paused" in world.cli("agents").stdout
     world.cli("resume", "executor")
     assert not any(agent.paused for agent in analyst.agents())
 
