@@ -83,8 +83,11 @@ def restore(options: argparse.Namespace) -> int:
     return 0
 
 
+REST = 3.0  # times as long as a step took: most of the daemon's time is the mail's
+
+
 def purge(options: argparse.Namespace) -> int:
-    """Asks for one small step after another, so that the agent's own mail goes on meanwhile."""
+    """Asks for one small step after another, with rests, so that the agent's own mail goes on meanwhile."""
     caller = wire.Caller(None)
     name = AgentName(options.name)
     if options.list:
@@ -96,9 +99,12 @@ def purge(options: argparse.Namespace) -> int:
     after: int | None = 0
     purge_no = None
     while after is not None:
+        began = time.monotonic()
         step = run(calls.control(caller, name, "purge", after=after, purge_no=purge_no, **params))
         done = {key: count + step[key] for key, count in done.items()}
         after, purge_no = step["next"], step["purge_no"]
+        if after is not None:
+            time.sleep(REST * (time.monotonic() - began))
     did = "would leave" if options.dry_run else "left"
     ids = f", and {done['rows']} ids" if done["rows"] else ""
     line = f"{name}  the content of {done['contents']} messages {did}, {done['bytes']} bytes{ids}"
