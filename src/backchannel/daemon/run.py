@@ -279,7 +279,10 @@ def _sync_directory(path: str) -> None:
 
 
 def _free_bytes(path: str) -> int:
-    status = os.statvfs(path)
+    try:
+        status = os.statvfs(path)
+    except FileNotFoundError:
+        return 0  # somebody removed the directory: nothing new is to go in
     return status.f_bavail * status.f_frsize
 
 

@@ -46,6 +46,7 @@ WRITE_S = 10.0
 EMFILE_PAUSE_S = 0.1
 CHECKPOINT_IDLE_S = 1.0
 CHECKPOINT_WAL_BYTES = 64 << 20  # 15,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
+WAL_KEPT_BYTES = 4 << 20  # of the log's file, once nothing is in it: who is idle gives the rest back to the disk
 WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
 WATCH_FALLBACK_S = 30.0
 SLEEP_S_MAX = 86400.0  # epoll counts milliseconds in an int: 25 days and more are an error
@@ -112,10 +113,7 @@ class Seat:
         self.last_commit = 0.0
         self.wal_bytes = 0  # after the last checkpoint
         self.next_wal_look = 0.0
-        # A small reserve has to hold the log too: it is kept to half of it, and gives its room back.
-        reserve = host.config.reserve_bytes
-        self.is_tight = 0 < reserve < CHECKPOINT_WAL_BYTES
-        self.wal_bytes_max = reserve >> 1 if self.is_tight else CHECKPOINT_WAL_BYTES
+        self.is_tight = False  # the disk is so full that the reserve has to hold the log too
 
 
 class Server:
@@ -351,19 +349,19 @@ class Server:
     def _maybe_checkpoint(self, seat: Seat) -> None:
         if seat.unchecked_since is None:
             return
-        if self.now - seat.last_commit < CHECKPOINT_IDLE_S:
-            if self.now < seat.next_wal_look:
-                return
-            seat.next_wal_look = self.now + (0.0 if seat.is_tight else WAL_LOOK_S)
-            wal_bytes = seat.host.mailbox.wal_bytes
-            if wal_bytes < seat.wal_bytes_max:
+        is_idle = self.now - seat.last_commit >= CHECKPOINT_IDLE_S
+        if not is_idle and self.now < seat.next_wal_look:
+            return
+        wal_bytes = seat.host.mailbox.wal_bytes
+        if not is_idle:
+            if wal_bytes < self._wal_bytes_max(seat):
                 return
             # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
             # grow without end: the reserve of a nearly full disk has to hold it.
             if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
                 return
         try:
-            seat.host.mailbox.checkpoint(truncate=seat.is_tight)
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight or (is_idle and wal_bytes > WAL_KEPT_BYTES))
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -374,6 +372,15 @@ class Server:
         seat.unchecked_since = None
         seat.wal_bytes = seat.host.mailbox.wal_bytes
         gc.collect(1)  # what exceptions left in cycles; automatic collection is off
+
+    def _wal_bytes_max(self, seat: Seat) -> int:
+        """How long the log may grow now. On a nearly full disk the reserve has to hold it: then it is kept to half of
+        that, and gives its room back."""
+        reserve = seat.host.config.reserve_bytes
+        # A log as long as it may be, and its place in the file, would have to stand beside the reserve.
+        seat.is_tight = reserve > 0 and seat.host.free_bytes() < reserve + 2 * CHECKPOINT_WAL_BYTES
+        seat.next_wal_look = self.now + (0.0 if seat.is_tight else WAL_LOOK_S)
+        return min(reserve >> 1, CHECKPOINT_WAL_BYTES) if seat.is_tight else CHECKPOINT_WAL_BYTES
 
     # --- connections --------------------------------------------------------------------------------------------------
 
