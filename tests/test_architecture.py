@@ -82,6 +82,19 @@ def test_a_hook_with_nothing_to_say_imports_less_still() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("heavy", ["_hashlib", "_ssl", "shutil", "importlib.resources", "ctypes"])
+def test_a_daemon_imports_nothing_heavy(heavy: str) -> None:
+    loaded = a_daemon()
+    assert "backchannel.daemon.server" in loaded
+    assert heavy not in loaded
+
+
+def a_daemon(cache: list[set[str]] = []) -> set[str]:  # noqa: B006 - one interpreter for all of them
+    if not cache:
+        cache.append(imported_by("import backchannel.daemon.run"))
+    return cache[0]
+
+
 def test_importing_the_package_imports_nothing_of_it() -> None:
     loaded = imported_by("import backchannel")
     assert {name for name in loaded if name.startswith("backchannel")} == {"backchannel"}

@@ -4,7 +4,6 @@ The text stays the JSON string it arrived as, from the sender's socket to the re
 decoded and encoded again. Who sent it stands in `sender` and the kernel's three numbers, never in the text.
 """
 
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from ..errors import LocalProtocolError
 from . import fastcodec
 from .codec import INTEGER_MAX
 from .frame import TTL_S_MAX, Push, parse_text
+from .hashing import sha256
 from .names import USER, AgentName, check_id
 
 PRIORITIES = {"urgent": 0, "normal": 1, "low": 2}  # orders taking, nothing else
@@ -125,7 +125,8 @@ def digest_of(text: bytes, headers: bytes | None) -> bytes:
     """What is left of a purged content: the same for all that `same_content` calls the same."""
     decoded = _decoded(headers)
     ordered = None if decoded is None else dict(sorted(decoded.items()))
-    return sha256(fastcodec.encode([_decoded(text), ordered])).digest()
+    digest: bytes = sha256(fastcodec.encode([_decoded(text), ordered])).digest()
+    return digest
 
 
 def _decoded(data: bytes | None) -> Any:

@@ -9,13 +9,7 @@ PROBE is never kept.
 from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
 
-try:  # hashlib loads OpenSSL, 3.7 MB in every daemon, for the same digest
-    from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]
-except ImportError:
-    try:
-        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]  # CPython before 3.12
-    except ImportError:  # another Python
-        from hashlib import sha256
+from .hashing import sha256
 
 
 @dataclass(frozen=True, slots=True)
