@@ -470,6 +470,20 @@ def test_an_orderly_close_leaves_behind_what_the_next_start_need_not_count(path:
     assert list(killed.ready) == [4, 3]  # what an earlier close left is not believed
 
 
+def test_a_close_for_which_the_disk_has_no_room_is_an_end_too(path: Path) -> None:
+    mailbox = open_mailbox(path)
+    for number in range(2000):  # their numbers take more than the pages that are there
+        mailbox.put(envelope(f"m-{number}"), now=NOW, wall=WALL)
+    mailbox.commit()
+    mailbox.checkpoint()
+    (pages,) = mailbox.db.execute("PRAGMA page_count").fetchone()
+    mailbox.db.execute(f"PRAGMA max_page_count={pages}")
+    mailbox.close(WALL, NOW)
+    mailbox = open_mailbox(path)
+    assert len(list(mailbox.ready)) == mailbox.counters.stored == 2000
+    assert mailbox.epoch == 1
+
+
 # --- counters ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from backchannel.daemon.host import StorageFailed, is_full
+from backchannel.daemon.host import StorageFailed
 from backchannel.errors import BackchannelError
+from backchannel.mailbox.database import is_full
 
 from ..inside import Bench, after_a_kill, close_all, rows_of
 from .vfs import Guard, guarded, is_possible

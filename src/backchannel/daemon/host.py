@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
+from ..mailbox.database import is_full
 from ..mailbox.mailbox import Mailbox, State
 from ..mailbox.outbox import Outbox, Row
 from ..protocol import fastcodec, frame
@@ -658,8 +659,3 @@ class Host:
         return LocalProtocolError(
             f"there is no method {method[:40]!a}{where}", code="unknown_method", hint="docs/protocol.md lists them"
         )
-
-
-def is_full(error: Exception) -> bool:
-    """Whether the disk had no room for it."""
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL

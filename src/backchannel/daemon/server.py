@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
+from ..mailbox.database import is_full
 from ..protocol.envelope import Peer
 from ..transport.dial import Socket
 from ..transport.listen import Listener, accept, listen
@@ -31,7 +32,7 @@ from . import links
 from .callers import Answer, Caller
 from .copying import Copier
 from .flush import FlushThread, Log
-from .host import Host, StorageFailed, is_full
+from .host import Host, StorageFailed
 from .log import Sparingly, logger
 
 ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog

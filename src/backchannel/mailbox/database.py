@@ -32,7 +32,7 @@ def open_database(path: str, *, migrate: bool = True) -> sqlite3.Connection:
     """The one connection to the mailbox at `path`, made if it does not exist, at this version's schema.
 
     Raises `MailboxUnusable`; with `migrate=False` also for an older file, which only its owner's start may change.
-        Raises `NotPermitted`, `BackchannelError` (`storage`) when it is not the file's fault: a full or failing disk.
+    Raises `BackchannelError` (`storage`) when it is not the file's fault: a full or failing disk, a permission.
     """
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise MailboxUnusable(f"SQLite {sqlite3.sqlite_version} is too old", hint="3.35 or newer is needed")
@@ -93,6 +93,11 @@ def unusable(path: str, error: sqlite3.Error) -> BackchannelError:
         code="storage",
         hint="nothing was lost; look at the disk and at the permissions, then start again",
     )
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk had no room for it."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def newest_backup(path: str) -> str | None:

@@ -21,7 +21,7 @@ from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from . import standing
 from .counters import Counters
-from .database import damaged, open_database, quick_check, unusable
+from .database import damaged, is_full, open_database, quick_check, unusable
 from .ready import Ready
 from .standing import INLINE_MAX, SIZE, TEXT, Standing
 
@@ -256,7 +256,10 @@ class Mailbox:
         self._find_next_expiry()
 
     def close(self, wall: float, now: float) -> None:
-        """An orderly end: the log goes into the file, and the next start need not check it."""
+        """An orderly end: the log goes into the file, and the next start need not check it.
+
+        A full disk may have no room for what that start would be spared: then it looks for itself, as after a kill.
+        """
         if self.in_transaction:
             self.rollback()
         try:
@@ -265,6 +268,9 @@ class Mailbox:
             self.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
             self.db.execute("UPDATE meta SET value = ? WHERE key = 'boot_offset'", (wall - now,))
             self.commit()
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
         finally:
             self.db.close()
 
