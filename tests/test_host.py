@@ -1,6 +1,8 @@
 """The host: nothing is answered before it is on disk, and one caller's trouble is nobody else's."""
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -709,3 +711,16 @@ def test_who_makes_up_traces_cannot_fill_the_mailbox_with_warnings_of_loops(
     bench.advance(61)
     assert bench.refusal(bench.connect(), "push", trace_id="later", **loop) == "loop"
     assert bench.call(bench.control(), "status")["backlog"] == 22
+
+
+def test_a_backup_that_finds_no_place_is_told_why(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "backups").write_text("mine")
+    assert bench.refusal(bench.control(), "backup") == "bad_params"
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "makedirs", no_room)
+    assert bench.refusal(bench.control(), "backup") == "full"

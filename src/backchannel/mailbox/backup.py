@@ -111,9 +111,12 @@ class Copying:
 
 
 def default_path(mailbox: str, name: str, wall: float) -> str:
-    """Where a backup goes that nobody named a place for; its directory is made."""
+    """Where a backup goes that nobody named a place for; its directory is made. Raises `BackchannelError`."""
     folder = os.path.join(os.path.dirname(mailbox), FOLDER)
-    os.makedirs(folder, 0o700, exist_ok=True)
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+    except OSError as error:
+        raise _failure(folder, error) from error
     return os.path.join(folder, f"{name}-{_stamp(wall)}.db")
 
 
