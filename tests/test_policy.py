@@ -8,6 +8,8 @@ import pytest
 
 from backchannel.daemon.callers import Caller
 from backchannel.daemon.inbox import WAITS_OF_ANOTHER_UID
+from backchannel.daemon.senders import Senders
+from backchannel.transport.paths import Places
 from backchannel.transport.policy import Policy
 
 from .inside import UID, Bench, close_all
@@ -110,6 +112,18 @@ def test_without_a_policy_no_other_uid_gets_in(bench: Bench) -> None:
     bench.host.policy = lambda: None
     for uid in (WRITER, ADA):
         assert push(bench, uid) == "not_permitted"
+
+
+@pytest.mark.parametrize("text", ["[agents", 'group = "nobody-has-this-group"', "users = 1"])
+def test_a_policy_that_says_nothing_now_refuses_nobody_for_good(bench: Bench, tmp_path: Path, text: str) -> None:
+    places = Places(str(tmp_path), str(tmp_path))
+    places.policy_path = str(tmp_path / "policy.toml")
+    Path(places.policy_path).write_text(text)
+    bench.host.policy = Senders(places).policy
+    params = {"to": "executor", "from": "writer", "text": "hello", "outbox": True}
+    refused = bench.ask(bench.connect(uid=WRITER), "push", **params)["error"]
+    assert (refused["data"]["code"], refused["data"]["retry"]) == ("busy", True)
+    assert places.policy_path in refused["message"]
 
 
 def test_frames_of_a_session_come_from_the_uid_of_their_agent(bench: Bench) -> None:

@@ -153,7 +153,7 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
             key_of=senders.key_of,
             is_model_driven=senders.is_model_driven,
             registered=places.registered,
-            policy=places.policy,
+            policy=senders.policy,
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )

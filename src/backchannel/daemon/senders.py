@@ -1,4 +1,4 @@
-"""What a daemon knows of the other agents of its user: their keys, and who drives them.
+"""What a daemon knows of other agents: the keys of those of its user, who drives them, and root's word on all others.
 
 Read when first asked for, and again whenever the file changed; settings are looked at some times a second.
 """
@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..errors import BackchannelError
+from ..errors import BackchannelError, OverLimit
 from ..transport.paths import Places, check_descriptors, read_key
+from ..transport.policy import Policy
 from .config import load
 
 T = TypeVar("T")
@@ -32,6 +33,16 @@ class Senders:
     def key_of(self, name: str) -> str | None:
         return self._keys.get(self._places.state(name, "key"), name)
 
+    def policy(self) -> Policy | None:
+        """Who owns which name in the system layout. Raises `OverLimit` (`busy`) while the file is not to be trusted:
+        somebody is writing it, perhaps, and no mail or session is to end because of that."""
+        try:
+            return self._places.policy()
+        except BackchannelError as error:
+            raise OverLimit(
+                f"who may come cannot be told now ({error.message})", code="busy", hint=error.hint, retry=True
+            ) from None
+
     def is_model_driven(self, name: str) -> bool:
         """Whether the agent's settings, or else those for all, say that a model decides what it sends; of another
         user's agent, whose settings we cannot read, the system's policy."""
@@ -40,7 +51,7 @@ class Senders:
         if until <= now:
             own = self._driven.get(self._places.state(name, "config.toml"), name)
             is_driven = (own or self._driven.get(self._places.state_dir + "/config.toml", name)) == "model"
-            policy = self._places.policy()
+            policy = self.policy()
             is_driven = is_driven or (policy is not None and name in policy.model_driven)
             self._is_driven[name] = now + SETTINGS_LOOK_S, is_driven
         return is_driven
