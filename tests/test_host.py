@@ -151,6 +151,19 @@ def test_one_push_too_many_on_a_full_disk_does_not_take_acks_down_with_it(
     assert stage(bench, "m-1") == "acked"
 
 
+def test_who_looks_on_sees_what_was_done_before_a_request_that_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onlooker = bench.control()
+    last = bench.call(onlooker, "tap")["last"]
+    fail_commits(bench, monkeypatch, DISK_FULL, lambda: rows_in_transaction(bench, "m-2") > 0)
+    for number in (1, 2):
+        bench.receive(bench.connect(), "push", to="executor", id=f"m-{number}", text="hello")
+    bench.finish()
+    seen = bench.call(onlooker, "tap", after=last)["events"]
+    assert [(event["id"], event["stage"]) for event in seen] == [("m-1", "stored")]
+
+
 def test_an_ack_that_does_not_fit_on_a_full_disk_leaves_its_lease_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

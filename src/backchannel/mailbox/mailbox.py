@@ -130,9 +130,9 @@ class State(msgspec.Struct, gc=False):
 
 
 class Mailbox:
-    """The open mailbox of one agent. `leases` maps take ids to what they hold. Since the last commit: `changed` lists
-    (msg_no, stage) as they came about, `ended_undone` what failed and whose sender's daemon wants to know, `poisoned`
-    the sessions whose data nobody survives."""
+    """The open mailbox of one agent. `leases` maps take ids to what they hold. `changed` lists (msg_no, stage) as they
+    came about, for whoever reads it and empties it after a commit. Since the last commit: `ended_undone` is what failed
+    and whose sender's daemon wants to know, `poisoned` the sessions whose data nobody survives."""
 
     def __init__(
         self,
@@ -157,6 +157,7 @@ class Mailbox:
         self.leased: dict[int, Leased] = {}
         self._moves: list[Move] = []  # since the last commit
         self.changed: list[tuple[int, str]] = []
+        self._changed_before = 0  # of them, how many are true already
         self.ended_undone: list[tuple[State, Stage, str]] = []
         self.poisoned: list[str] = []
         self.clock_shift = 0.0  # what boots added to the clock since sessions' times were written, seconds
@@ -280,6 +281,7 @@ class Mailbox:
         if not self.in_transaction:
             self._writer.execute("BEGIN IMMEDIATE")
             self.in_transaction = True
+            self._changed_before = len(self.changed)
 
     def commit(self) -> None:
         """Makes everything since `begin` true. Raises `sqlite3.Error`; nothing is known then until `rollback`."""
@@ -292,8 +294,9 @@ class Mailbox:
         """Nothing since `begin` happened. A lease that was emptied holds its messages again, with its deadline."""
         if self.db.in_transaction:  # a full disk makes SQLite roll back by itself
             self.db.execute("ROLLBACK")
+        if self.in_transaction:
+            del self.changed[self._changed_before :]
         self.in_transaction = False
-        self.changed.clear()
         self.ended_undone.clear()
         self.poisoned.clear()
         for number, sender, size, priority, session, before, after, leased in reversed(self._moves):
