@@ -327,3 +327,20 @@ def test_the_digest_is_of_what_was_said_not_of_how_it_was_escaped() -> None:
     one = digest_of(b'"caf\\u00e9"', b'{"a":"1","b":"2"}')
     assert one == digest_of(json.dumps("caf\u00e9", ensure_ascii=False).encode(), b'{"b": "2", "a": "1"}')
     assert one != digest_of(b'"caf\\u00e9"', None) != digest_of(b'"cafe"', None)
+
+
+def test_who_still_waits_for_or_looks_at_a_message_that_left_is_told_that_it_is_gone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "mailbox.db")
+    onlooker, waiter = bench.control(), bench.connect()
+    last = bench.call(onlooker, "tap", text=True)["last"]
+    bench.push("m-1")
+    bench.call(bench.control(), "take", wait=0)
+    bench.call(bench.control(), "ack", id="m-1")
+    waits = bench.receive(waiter, "wait", id="m-1", stage="done", timeout=30 * DAY)
+    assert bench.finish() == {}
+    bench.now += 20 * DAY
+    for _ in range(2):  # the content, then the row
+        purged(bench.mailbox, purge.Wanted(bench.wall), wall=bench.wall, ids_kept=0)
+    assert bench.finish()[waits]["error"]["data"]["code"] == "no_such_message"
+    events = bench.call(onlooker, "tap", after=last, text=True)["events"]
+    assert [event["text"] for event in events] == [None] * 3

@@ -473,7 +473,11 @@ class Host:
                 else:
                     left.append(watcher)
                 continue
-            state = self.mailbox.get_by_number(watcher.msg_no)
+            try:
+                state = self.mailbox.get_by_number(watcher.msg_no)
+            except LocalProtocolError as gone:  # who waits for an answer to what was acked long ago
+                answers.append(Answer(watcher.caller, frame.answer_error(watcher.request_id, gone)))
+                continue
             if state.stage.reached(watcher.wanted) or watcher.deadline <= now:
                 line = self.receipt_line(watcher.request_id, state, with_reply=True)
                 answers.append(Answer(watcher.caller, line))

@@ -717,12 +717,16 @@ class Mailbox:
         return self.db.execute("SELECT 1 FROM messages WHERE id = ?", (message_id,)).fetchone() is not None
 
     def get_by_number(self, msg_no: int) -> State:
-        return State(
-            *self.db.execute(
-                f"SELECT {_STATE} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
-                (msg_no,),
-            ).fetchone()
-        )
+        """Raises `LocalProtocolError` for one whose row was purged."""
+        row = self.db.execute(
+            f"SELECT {_STATE} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
+            (msg_no,),
+        ).fetchone()
+        if row is None:
+            raise LocalProtocolError(
+                f"message number {msg_no} is not here any more", code="no_such_message", hint="it was purged"
+            )
+        return State(*row)
 
     def reply_text(self, msg_no: int) -> bytes | None:
         """The answer kept for a sender who has no mailbox: a JSON string."""
@@ -732,12 +736,12 @@ class Mailbox:
         return text
 
     def text(self, msg_no: int) -> bytes:
-        """The text of a message: a JSON string."""
-        text: bytes = self.db.execute(
+        """The text of a message: a JSON string, or null if it was purged."""
+        row: tuple[bytes] | None = self.db.execute(
             f"SELECT {TEXT} FROM messages WHERE msg_no = ?",  # noqa: S608 - a constant
             (msg_no,),
-        ).fetchone()[0]
-        return text
+        ).fetchone()
+        return row[0] if row else b"null"
 
     def waiting(self, begin: int, end: int, count: int) -> sqlite3.Cursor:
         """Messages not acked yet, from number `begin` to before `end`, at most `count`: (msg_no, stage, delivery,
