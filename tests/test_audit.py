@@ -121,6 +121,10 @@ def a_text_that_is_lost(bench: Bench) -> None:
     bench.mailbox.db.execute("UPDATE messages SET text = x'' WHERE id = 'm-0'")
 
 
+def a_text_that_waits_is_lost(bench: Bench) -> None:
+    bench.mailbox.db.execute("UPDATE messages SET text = x'' WHERE msg_no = 6")
+
+
 def a_text_of_nobody(bench: Bench) -> None:
     bench.mailbox.db.execute("INSERT INTO texts VALUES (1, 'x')")
 
@@ -139,6 +143,14 @@ def an_end_that_nobody_counted(bench: Bench) -> None:
 
 def a_text_of_a_session_is_gone(bench: Bench) -> None:
     bench.mailbox.db.execute(f"UPDATE messages SET stage = 'acked' WHERE id = '{S}1/1'")
+
+
+def a_session_that_cannot_be_read(bench: Bench) -> None:
+    bench.mailbox.db.execute(f"UPDATE sessions SET machine = x'00' WHERE id = '{S}1'")
+
+
+def counters_that_are_lost(bench: Bench) -> None:
+    bench.mailbox.db.execute("DROP TABLE session_counters")
 
 
 def a_row_to_carry_that_nobody_carries(bench: Bench) -> None:
@@ -167,11 +179,14 @@ def a_value_that_cannot_be(bench: Bench) -> None:
         (a_number_that_is_missing, "messages: the last one has the number 1000, and 12 are accounted for"),
         (a_message_that_nobody_would_hand_out, "message number 6 is not known as waiting"),
         (a_text_that_is_lost, "message number 1 has lost its text"),
+        (a_text_that_waits_is_lost, "message number 6 has lost its text"),
         (a_text_of_nobody, "a text lies there for message number 1, which has none"),
         (a_lease_of_nobody, "message number 5 is not known as leased"),
         (a_session_too_few, "sessions as acceptor: 2 were opened, and the ends and the open ones make 1"),
         (an_end_that_nobody_counted, "sessions as acceptor: 0 are counted as finished, and 1 are there"),
         (a_text_of_a_session_is_gone, f"session {S}1: 1 texts are unread, and 0 are there"),
+        (a_session_that_cannot_be_read, f"session {S}1 cannot be read"),
+        (counters_that_are_lost, "the file: no such table: session_counters"),
         (a_row_to_carry_that_nobody_carries, "the outbox: 0 messages are known of, and 1 are there"),
         (a_frame_that_nobody_carries, "the outbox: 0 frames are known of, and 2 are there"),
         (a_value_that_cannot_be, "the file: NULL value in sessions.cause"),

@@ -38,8 +38,9 @@ def audit(mailbox: Mailbox, sessions: Sessions, outbox: Outbox, frames: Frames, 
     `is_whole` has SQLite look at every index too, which takes seconds a gigabyte; else at every page.
     """
     wrong: list[str] = []
+    roles: dict[str, dict[str, int]] = {}
     for part in (
-        _integrity(mailbox, is_whole=is_whole), _messages(mailbox), _sessions(mailbox, sessions),
+        _integrity(mailbox, is_whole=is_whole), _messages(mailbox), _sessions(mailbox, sessions, roles),
         _queued(mailbox, outbox, frames),
     ):  # fmt: skip
         try:
@@ -49,7 +50,7 @@ def audit(mailbox: Mailbox, sessions: Sessions, outbox: Outbox, frames: Frames, 
     return {
         "mailbox_id": mailbox.mailbox_id,
         "messages": mailbox.counters.sums(),
-        "sessions": sessions.counters(),
+        "sessions": roles,
         "outbox": len(outbox),
         "frames": len(frames),
         "wrong": wrong[:SAID_MAX],
@@ -97,14 +98,16 @@ def _messages(mailbox: Mailbox) -> Iterator[str]:
         yield f"a text lies there for message number {number}, which has none"
 
 
-def _sessions(mailbox: Mailbox, sessions: Sessions) -> Iterator[str]:
-    """opened = the sum of the ends + the open ones, by role; of an open one, what is unread lies in the mailbox."""
+def _sessions(mailbox: Mailbox, sessions: Sessions, roles: dict[str, dict[str, int]]) -> Iterator[str]:
+    """opened = the sum of the ends + the open ones, by role; of an open one, what is unread lies in the mailbox. The
+    counts go into `roles`."""
+    roles |= sessions.counters()
     ended = Counter[tuple[str, str]]()
     for role, cause, count in mailbox.db.execute(
         "SELECT role, cause, count(*) FROM sessions WHERE role IS NOT NULL AND cause IS NOT NULL GROUP BY 1, 2"
     ):
         ended[role, cause] += count
-    for role, counts in sessions.counters().items():
+    for role, counts in roles.items():
         others = sum(counts.values()) - counts["opened"]
         if counts["opened"] != others:
             yield f"sessions as {role}: {counts['opened']} were opened, and the ends and the open ones make {others}"
@@ -119,7 +122,11 @@ def _sessions(mailbox: Mailbox, sessions: Sessions) -> Iterator[str]:
         )
     )
     for session, machine in mailbox.db.execute("SELECT id, machine FROM sessions WHERE state <> 'CLOSED'"):
-        queue = _decode(machine).recv
+        try:
+            queue = _decode(machine).recv
+        except msgspec.MsgspecError as error:
+            yield f"session {session} cannot be read: {error}"
+            continue
         unread, there = max(0, queue.rcv_nxt - queue.acked), waiting.get(session, 0)
         if unread != there:
             yield f"session {session}: {unread} texts are unread, and {there} are there"

@@ -18,7 +18,8 @@ INLINE_MAX = 8192  # bytes of a text that stands in its message's row; a longer 
 # The text of a message, and what it counts for in quotas, wherever the text stands.
 TEXT = "iif(length(text), text, (SELECT t.text FROM texts t WHERE t.msg_no = messages.msg_no))"
 SIZE = (
-    "iif(length(text), length(text), (SELECT length(t.text) FROM texts t WHERE t.msg_no = messages.msg_no))"
+    "iif(length(text), length(text),"
+    " ifnull((SELECT length(t.text) FROM texts t WHERE t.msg_no = messages.msg_no), 0))"  # a lost one is the audit's
     " + ifnull(length(headers), 0) + ifnull(length(extra), 0)"
 )
 PURGEABLE = ("acked", "done", "rejected", "expired", "cancelled", "dead")
