@@ -1,7 +1,7 @@
-"""What whoever runs an agent asks of its daemon: is it well, how is it doing.
+"""What whoever runs an agent asks of its daemon: is it well, how is it doing; and what keeps its file in bounds.
 
-Nothing here touches mail. `check` measures what a receipt rests on by doing it: one small row is written and committed
-as a message would be. It is nobody's message, so no agent is woken and no count moves.
+Nothing here touches mail that is not over. `check` measures what a receipt rests on by doing it: one small row is
+written and committed as a message would be. It is nobody's message, so no agent is woken and no count moves.
 """
 
 import sqlite3

@@ -2,7 +2,7 @@
 
 In two stages. The *content* of a message that ended goes first: its text, headers and kept answer. A digest stays, so a
 repeated id still is a repetition, and another text under it still is refused (`key_reused`). The *row*, and with it the
-memory of the id, goes only when it is older than a week and a million later messages were stored (docs/protocol.md 7).
+memory of the id, goes only when it is older than a week and a million later messages were stored (docs/protocol.md 10).
 Mail of a session that is remembered stays as long as the session.
 """
 
