@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from backchannel.transport.start import start
+
 from ..world import World, eventually
 
 LINE = "2026-01-31T12:00:00 info something was said before\n"
@@ -77,7 +79,7 @@ def test_what_keeps_a_daemon_from_starting_is_found_behind_a_turn_as_well(bob: W
     os.kill(bob.only_process("bob"), signal.SIGKILL)
     eventually(lambda: not bob.processes("bob"))
     bob.configure("bob", f"log_bytes_max = {BYTES_MAX}\ncolour = 'green'\n")
-    (bob.state / "bob" / "log").write_text(LINE * (2 << 20 // len(LINE)))
+    (bob.state / "bob" / "log").write_text(LINE * ((2 << 20) // len(LINE)))
     with pytest.raises(Exception, match="unknown setting 'colour'"):
         bob.agent("bob")
 
@@ -88,3 +90,16 @@ def test_standard_error_that_is_no_log_of_ours_is_left_alone(world: World) -> No
     assert daemon.stop() == 0
     assert "bob is served" in daemon.said()
     assert not list((world.state / "bob").glob("log*"))
+
+
+def test_a_daemon_that_comes_in_vain_turns_nothing_over_that_the_settings_keep(world: World) -> None:
+    world.configure("bob", "log_bytes_max = 8388608\nlog_files_kept = 5\n")
+    world.agent("bob").close()
+    for number in (1, 2, 3, 4, 5):
+        fill(world, "bob", f"log.{number}")
+    log = world.state / "bob" / "log"
+    with log.open("a") as file:
+        file.write(LINE * ((2 << 20) // len(LINE)))
+    start(world.places, "bob")
+    eventually(lambda: "served by another daemon" in log.read_text())
+    assert sorted(files(world)) == ["log", "log.1", "log.2", "log.3", "log.4", "log.5"]

@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
         places = find_places(options.dir, options.state)
-        _bound_log(places, names[0], Config())
+        _bound_log(places, names[0], _settings_of_log(places, names[0]))
         if options.check:
             return check(places, names[0])
         if options.remove:
@@ -129,7 +129,7 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
     try:
         if os.environ.get(ON_DEMAND) and os.path.exists(places.state(name, "down")):
             raise NameTaken(f"{name} is down, and was so before this daemon came")
-        config = load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+        config = _settings(places, name)
         _bound_log(places, name, config)
         path = places.state(name, "mailbox.db")
         mailbox = Mailbox.open(
@@ -198,7 +198,7 @@ def check(places: Places, name: AgentName) -> int:
     """`--check`: whether the stopped agent's daemon could start, as far as can be seen without starting it."""
     check_private(places.state(name))
     lock = _lock(places, name)
-    load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
+    _settings(places, name)
     if not os.access(places.state(name), os.W_OK):
         raise PermissionError(f"{places.state(name)} cannot be written")
     try:
@@ -257,6 +257,18 @@ def _lock(places: Places, name: AgentName) -> NameLock:
             raise NameTaken(f"{name} is served by another daemon already")
         time.sleep(0.01)
     return lock
+
+
+def _settings_of_log(places: Places, name: AgentName) -> Config:
+    """What bounds the log from the first line on: one that comes in vain writes to the log of who serves."""
+    try:
+        return _settings(places, name)
+    except (BackchannelError, OSError):
+        return Config()  # whoever needs them says what is wrong
+
+
+def _settings(places: Places, name: AgentName) -> Config:
+    return load([places.state_dir + "/config.toml", places.state(name, "config.toml")])
 
 
 def _bound_log(places: Places, name: AgentName, config: Config) -> None:
