@@ -120,12 +120,44 @@ def test_a_subagents_moments_are_not_the_agents(shop: Moments) -> None:
 def test_an_answer_is_filled_and_the_rest_comes_later(shop: Moments) -> None:
     shop.at("codex", "session-start")
     for letter in "abc":
-        shop.send(letter * 2900)
+        shop.send(letter * 2700)
     text = context(shop.at("codex", "tool"))
-    assert "a" * 2900 in text
-    assert "b" * 2900 in text
-    assert "c" * 2900 not in text
-    assert "c" * 2900 in context(shop.at("codex", "tool"))
+    assert "a" * 2700 in text
+    assert "b" * 2700 in text
+    assert "c" * 2700 not in text
+    assert "c" * 2700 in context(shop.at("codex", "tool"))
+
+
+@pytest.mark.parametrize(("dialect", "chars_max"), [("claude", 10_000), ("codex", 7_000)])
+def test_many_short_messages_do_not_overfill_an_answer(
+    shop: Moments, world: World, dialect: str, chars_max: int
+) -> None:
+    with world.agent("analyst") as analyst:  # what is left out of a too long answer would count as seen
+        analyst.send_many("shop", ["ok"] * 60)
+    assert 2_500 < len(context(shop.at(dialect, "prompt"))) < chars_max
+
+
+def test_a_long_message_that_does_not_fit_beside_another_comes_later(shop: Moments) -> None:
+    shop.at("claude", "session-start")
+    short, long = shop.send("a" * 1_000), shop.send("b" * 8_500)
+    assert len(context(shop.at("claude", "prompt"))) < 2_000
+    assert (shop.stage(short), shop.stage(long)) == ("taken", "stored")
+    assert "b" * 8_500 in context(shop.at("claude", "tool"))
+
+
+@pytest.mark.parametrize("event", ["prompt", "stop"])
+def test_mail_that_could_not_be_written_waits_for_the_next_window(shop: Moments, world: World, event: str) -> None:
+    shop.at("claude", "session-start")
+    given = shop.send("use 8080")
+    read, write = os.pipe()
+    os.close(read)  # the program died while its hook ran
+    done = subprocess.run(
+        [command(), "hook", "claude", event, "--as", "shop"], stdout=write, env=world.env, timeout=30,
+        input=json.dumps(SAID["claude", event] | {"session_id": "w1"}).encode(), check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == 0
+    assert shop.stage(given) == "stored"
 
 
 def test_a_text_cannot_pass_for_a_line_of_ours(shop: Moments) -> None:

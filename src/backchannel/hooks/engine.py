@@ -119,8 +119,7 @@ def _tell(dialect: "Dialect", event: str, places: "Places", window: windows.Wind
 
         parts = [words.introduction(window.agent)] if window.is_new else []
         parts += [words.mail(messages, window.agent)] if messages else []
-        answer(dialect.context(event, "\n\n".join(parts)))
-        hand(window, messages)
+        _show(places, window, dialect.context(event, "\n\n".join(parts)), messages)
     if messages or was_idle != window.is_idle:
         window.save()
 
@@ -134,8 +133,7 @@ def _stop(dialect: "Dialect", places: "Places", window: windows.Window, said: "d
         from . import words
 
         window.blocks += 1
-        answer(dialect.go_on(words.mail(messages, window.agent)))
-        hand(window, messages)
+        _show(places, window, dialect.go_on(words.mail(messages, window.agent)), messages)
     window.is_idle = not messages
     window.save()
     if window.is_idle and dialect.waking == "queue":
@@ -156,17 +154,34 @@ def _start_waiter(dialect: "Dialect", window: windows.Window, session: str) -> N
 # --- mail -------------------------------------------------------------------------------------------------------------
 
 
-def take(places: "Places", agent: str, chars_max: int) -> "list[dict[str, Any]]":
-    """What waits, leased, until an answer is full. One at a time: what is not shown need not be given back."""
-    messages: list[dict[str, Any]] = []
-    chars = 0
+def take(
+    places: "Places", agent: str, chars_max: int, begun: "list[dict[str, Any]] | None" = None
+) -> "list[dict[str, Any]]":
+    """What waits, leased, until an answer is half full, with what was taken already. A message alone may be too long.
+
+    One at a time, so that no more than one has to be given back because it does not fit. What counts is what the
+    model reads: of many short messages the most is ours.
+    """
+    messages = [] if begun is None else begun
+    chars = _chars(messages, agent)
     while chars < chars_max // 2:
         found = _take_one(places, agent)
         if not found:
             break
+        chars += _chars(found, agent)
+        if messages and chars > chars_max:
+            return_unseen(places, agent, found)
+            break
         messages += found
-        chars += len(found[0]["text"])
     return messages
+
+
+def _chars(messages: "list[dict[str, Any]]", agent: str) -> int:
+    if not messages:
+        return 0  # without the import
+    from . import words
+
+    return len(words.mail(messages, agent))
 
 
 def _take_one(places: "Places", agent: str) -> "list[dict[str, Any]]":
@@ -195,6 +210,16 @@ def _take_one(places: "Places", agent: str) -> "list[dict[str, Any]]":
     asked = calls.control(wire.Caller(agent, places), agent, "take", CALL_S, **params)  # the same take: nothing is lost
     again: list[dict[str, Any]] = run(asked)["messages"]
     return again
+
+
+def return_unseen(places: "Places", agent: str, messages: "list[dict[str, Any]]") -> None:
+    """Gives back what was never put before the model: this handing-out does not count."""
+    from ..client import calls, wire
+    from ..client.drive import run
+
+    for message in messages:
+        token = {"sender": message["from"], "delivery": message["delivery"]}
+        run(calls.settle(wire.Caller(agent, places), "release", message["id"], **token, unseen=True))
 
 
 def hand(window: windows.Window, messages: "list[dict[str, Any]]", proofs: int = 1) -> None:
@@ -261,9 +286,15 @@ def end(places: "Places", window: windows.Window, unless: str = "") -> None:
 # --- speaking ---------------------------------------------------------------------------------------------------------
 
 
-def answer(what: "dict[str, Any]") -> None:
-    sys.stdout.write(encode(what) + "\n")
-    sys.stdout.flush()
+def _show(places: "Places", window: windows.Window, answer: "dict[str, Any]", messages: "list[dict[str, Any]]") -> None:
+    """Answers with mail in it, and remembers that; or gives it back, if the program died meanwhile."""
+    try:
+        sys.stdout.write(encode(answer) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        return_unseen(places, window.agent, messages)
+        raise
+    hand(window, messages)
 
 
 def log(places: "Places", base: str, dialect: "Dialect", event: str, error: Exception) -> None:

@@ -18,7 +18,7 @@ from ..client.adapters import Adapter
 from ..client.drive import run
 from ..errors import BackchannelError, NotPermitted
 from . import windows, words
-from .engine import hand, log, take
+from .engine import hand, log, return_unseen, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,16 +50,21 @@ def wait(dialect: "Dialect", places: "Places", base: str, said: "dict[str, Any]"
     messages = _first(dialect, places, base, window)
     if not messages:
         return 0
-    messages += take(places, window.agent, dialect.chars_max - len(messages[0]["text"]))
+    messages = take(places, window.agent, dialect.chars_max, messages)
     now = windows.find(places, base, session)
     try:
         if now is None or not now.is_live:
-            return _give_back(places, window.agent, messages)
+            return_unseen(places, window.agent, messages)
+            return 0
         text = words.mail(messages, now.agent)
         if dialect.waking == "queue":
             return _queue(places, now, session, messages, text)
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+        except OSError:  # the program died meanwhile
+            return_unseen(places, window.agent, messages)
+            raise
         # A turn that had begun when the mail came may prove a request that was made before it.
         hand(now, messages, proofs=1 if now.is_idle else 2)
         now.is_idle = False
@@ -76,22 +81,15 @@ def _queue(places: "Places", window: windows.Window, session: str, messages: "li
     null = subprocess.DEVNULL
     try:
         done = subprocess.run(command, stdin=null, capture_output=True, text=True, timeout=QUEUE_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # too long for an argument, or with a NUL in it
         complaint = str(error)
     else:
         complaint = done.stderr.strip()[-500:] if done.returncode else ""
     if complaint:
-        _give_back(places, window.agent, messages)
+        return_unseen(places, window.agent, messages)
         raise BackchannelError(f"codex queue failed: {complaint}", hint="its mail comes with its next turn")
     hand(window, messages, proofs=2)  # the prompt that it becomes is the first (`engine`)
     window.save()
-    return 0
-
-
-def _give_back(places: "Places", agent: str, messages: "list[dict[str, Any]]") -> int:
-    for message in messages:
-        token = {"sender": message["from"], "delivery": message["delivery"]}
-        run(calls.settle(wire.Caller(agent, places), "release", message["id"], **token, unseen=True))
     return 0
 
 
