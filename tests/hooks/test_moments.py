@@ -402,6 +402,20 @@ def test_the_waiter_outlives_its_daemon(shop: Moments, world: World) -> None:
     assert "after the crash" in err
 
 
+def test_a_turn_that_ends_while_the_agent_is_down_can_be_woken_after(shop: Moments, world: World) -> None:
+    shop.at("claude", "session-start")
+    shop.send("before")
+    assert "before" in context(shop.at("claude", "prompt"))
+    world.cli("down", "shop")
+    assert shop.at("claude", "stop") is None
+    waiter = shop.waiting()
+    world.cli("up", "shop")
+    shop.send("and after")
+    _, err = waiter.communicate(timeout=60)
+    assert waiter.returncode == 2
+    assert "and after" in err
+
+
 def test_who_asks_once_is_not_kept_waiting(shop: Moments) -> None:
     shop.at("claude", "session-start")
     waiter = shop.waiting(CLAUDE_CODE_ENTRYPOINT="sdk-cli")

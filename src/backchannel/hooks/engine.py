@@ -81,12 +81,17 @@ def _at(dialect: "Dialect", event: str, places: "Places", base: str, said: "dict
         if event == SESSION_END:
             end(places, window)
             return
-        if window.pending:
-            _settle(dialect, event, places, window, str(said.get("prompt")))
-        if event == STOP:
-            _stop(dialect, places, window, said)
-        else:
-            _tell(dialect, event, places, window)
+        try:
+            if window.pending:
+                _settle(dialect, event, places, window, str(said.get("prompt")))
+            if event == STOP:
+                _stop(dialect, places, window, said)
+            else:
+                _tell(dialect, event, places, window)
+        except BackchannelError:  # mail is out of reach; the turn ends all the same, and the waiter comes again for it
+            if event == STOP:
+                _rest(dialect, window, said)
+            raise
     finally:
         window.close()
 
@@ -134,9 +139,17 @@ def _stop(dialect: "Dialect", places: "Places", window: windows.Window, said: "d
 
         window.blocks += 1
         _show(places, window, dialect.go_on(words.mail(messages, window.agent)), messages)
-    window.is_idle = not messages
+        window.is_idle = False
+        window.save()
+    else:
+        _rest(dialect, window, said)
+
+
+def _rest(dialect: "Dialect", window: windows.Window, said: "dict[str, Any]") -> None:
+    """The turn ends: from now on the window may be woken."""
+    window.is_idle = True
     window.save()
-    if window.is_idle and dialect.waking == "queue":
+    if dialect.waking == "queue":
         _start_waiter(dialect, window, said["session_id"])
 
 
