@@ -95,6 +95,55 @@ def test_words_that_do_not_fit_are_refused(world: World, project: Path) -> None:
     assert "takes no 'codex'" in run(world, project, "init", "claude", "codex", code=2)
 
 
+def test_a_directory_that_is_not_there_is_not_made(world: World, project: Path) -> None:
+    assert "nowhere is no directory" in run(world, project, "init", "claude", "--dir", "nowhere", "--yes", code=2)
+    assert "nowhere is no directory" in run(world, project, "init", "mcp", "codex", "--dir", "nowhere", code=2)
+    assert os.listdir(project) == []
+    run(world, project, "uninit", "claude", "--dir", "nowhere", "--yes")  # one that is gone can be taken back
+
+
+def test_a_link_to_settings_stays_a_link(world: World, project: Path) -> None:
+    theirs = project.parent / "dotfiles.json"
+    theirs.write_text('{"model": "opus"}\n')
+    settings = project / FILES["claude"]
+    settings.parent.mkdir()
+    settings.symlink_to(theirs)
+    run(world, project, "init", "claude", "--yes")
+    assert settings.is_symlink()
+    assert command() in theirs.read_text()
+    run(world, project, "uninit", "claude", "--yes")
+    assert settings.is_symlink()
+    assert json.loads(theirs.read_text()) == {"model": "opus"}
+
+
+def test_files_that_cannot_be_read_are_named(world: World, project: Path) -> None:
+    settings = project / FILES["claude"]
+    settings.parent.mkdir()
+    settings.write_bytes(b'{"model": "\xff"}')
+    assert f"{settings} is not UTF-8" in run(world, project, "init", "claude", "--yes", code=2)
+    settings.unlink()
+    run(world, project, "init", "claude", "--yes")
+    config = Path(world.paths.state("my-shop", "config.toml"))
+    config.write_text("lease_s = = 5\n")
+    assert f"{config} is not TOML" in run(world, project, "init", "claude", "--yes", code=2)
+
+
+@pytest.mark.parametrize("odd", [b"[]", b"{", b'"\xff"'])
+def test_doctor_goes_on_over_settings_that_nobody_can_read(world: World, project: Path, odd: bytes) -> None:
+    for what in FILES:
+        run(world, project, "init", what, "--yes")
+    home = project.parent
+    (home / ".codex").mkdir()
+    (home / ".codex/config.toml").write_text("features = 1\n")
+    (home / ".claude").mkdir()
+    (home / ".claude/settings.json").write_bytes(odd)
+    (project / FILES["gemini"]).write_bytes(odd)
+    said = run(world, project, "doctor", code=1)
+    assert "warn  claude my-shop: " in said
+    assert "warn  codex my-shop: some settings of codex have a form we do not know" in said
+    assert "fail  gemini my-shop: " in said
+
+
 def test_a_name_is_kept_from_one_init_to_the_next(world: World, project: Path) -> None:
     run(world, project, "init", "claude", "--agent", "till", "--yes")
     assert "nothing to change" in run(world, project, "init", "claude", "--yes")

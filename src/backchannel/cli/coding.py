@@ -22,7 +22,7 @@ from ..protocol.codec import Malformed, decode, encode
 from ..protocol.names import NAME_CHARS_MAX, AgentName, is_name
 from ..transport.paths import Places
 from .init import Change, Plan, TextChange, declaring, driven_by_model, read
-from .settings import Json, edit_json
+from .settings import Json, edit_json, parse_toml
 
 HOOK_S = 10
 CODEX_END_S = 3  # more it warns of, and does not give
@@ -212,7 +212,7 @@ def _config(places: Places, name: str) -> TextChange:
     """A model drives it; and what was put before that model is not taken back while a long tool runs."""
     change = driven_by_model(places, name)
     after = change.after or ""
-    if "lease_s" not in tomllib.loads(after):
+    if "lease_s" not in parse_toml(change.path, after):
         after = f"lease_s = {LEASE_S}\n" + after
     return TextChange(change.path, change.before, after)
 
@@ -258,7 +258,10 @@ def examine(places: Places) -> Iterator[tuple[str, str, str, str]]:
             if what not in PROGRAMS or path is None:
                 continue
             again = f"cd {shlex.quote(os.path.dirname(os.path.dirname(path)))} && backchannel init {what}"
-            yield from _examine(what, agent, path, again)
+            try:
+                yield from _examine(what, agent, path, again)
+            except (BackchannelError, OSError) as error:
+                yield "fail", f"{what} {agent}", str(error), again
 
 
 def _examine(what: str, agent: str, path: str, again: str) -> Iterator[tuple[str, str, str, str]]:
@@ -277,7 +280,11 @@ def _examine(what: str, agent: str, path: str, again: str) -> Iterator[tuple[str
     if gone is not None:
         yield "fail", subject, f"{path} runs {gone}, which is gone", again
         return
-    if complaint := _WRONG[what](path):
+    try:
+        complaint = _WRONG[what](path)
+    except (AttributeError, TypeError):
+        complaint = f"some settings of {program.command} have a form we do not know: its hooks may be off"
+    if complaint:
         yield "warn", subject, complaint, ""
         return
     wakes = "wakes it when idle" if dialect.waking else "comes with its next turn"
@@ -289,7 +296,7 @@ def _wrong_with_claude(path: str) -> str:
     for where in (path, os.path.join(os.path.dirname(path), "settings.json"), os.path.join(home, "settings.json")):
         try:
             settings = decode(read(where) or "{}")
-        except (Malformed, OSError):
+        except (Malformed, BackchannelError, OSError):
             return f"{where} is not JSON: Claude Code reads none of it"
         if settings.get("disableAllHooks"):
             return f"{where} turns all hooks off (disableAllHooks)"
@@ -301,7 +308,7 @@ def _wrong_with_codex(path: str) -> str:
     home = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
     try:
         config = tomllib.loads(read(os.path.join(home, "config.toml")) or "")
-    except (tomllib.TOMLDecodeError, OSError):
+    except (tomllib.TOMLDecodeError, BackchannelError, OSError):
         return f"{home}/config.toml is not TOML: Codex does not start"
     if config.get("features", {}).get("hooks") is False:
         return f"{home}/config.toml turns hooks off ([features] hooks)"
@@ -324,7 +331,7 @@ def _wrong_with_gemini(path: str) -> str:
                 return f"{where} turns hooks off (hooksConfig.enabled)"
         trusted = decode(read(os.path.join(home, "trustedFolders.json")) or "{}")
         is_asked = settings.get("security", {}).get("folderTrust", {}).get("enabled", True)
-    except (Malformed, OSError, AttributeError):
+    except (Malformed, BackchannelError, OSError, AttributeError):
         return ""  # with comments, say: Gemini CLI reads more than JSON
     directory = os.path.dirname(os.path.dirname(path))
     if is_asked and not any(

@@ -45,15 +45,17 @@ class TextChange(NamedTuple):
         return "\n".join(lines)
 
     def apply(self) -> None:
+        # Settings are often links into somebody's collection of them: the link stays, and the file behind it changes.
+        path = os.path.realpath(self.path) if os.path.isfile(self.path) else self.path
         if self.after is None:
-            os.unlink(self.path)
+            os.unlink(path)
             return
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        temporary = f"{self.path}.{os.getpid()}.new"
-        mode = os.stat(self.path).st_mode & 0o777 if self.before is not None else 0o644
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.new"
+        mode = os.stat(path).st_mode & 0o777 if self.before is not None else 0o644
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
             file.write(self.after)
-        os.replace(temporary, self.path)
+        os.replace(temporary, path)
 
 
 class TreeChange(NamedTuple):
@@ -149,6 +151,8 @@ def uninit(options: argparse.Namespace) -> int:
 
 def _plan_init(places: Places, options: argparse.Namespace) -> Plan:
     _check_words(options)
+    if options.what != "hermes" and not os.path.isdir(options.dir):
+        raise LocalProtocolError(f"{options.dir} is no directory", code="usage", hint="--dir PATH")
     if options.what == "hermes":
         from . import hermes
 
@@ -203,11 +207,16 @@ def declaring(places: Places, name: str, adapter: Adapter) -> TextChange:
 
 
 def read(path: str) -> str | None:
+    """The file; None if it is not there. Raises `LocalProtocolError` if it is no text."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise LocalProtocolError(
+            f"{path} is not UTF-8 ({error})", code="bad_config", hint="mend it by hand, then try again"
+        ) from None
 
 
 def _carry_out(plan: Plan, options: argparse.Namespace, begin: Callable[[], object]) -> bool:

@@ -52,19 +52,19 @@ def with_table(path: str, before: str | None, table: tuple[str, ...], values: di
     lines = [f"[{'.'.join(_key(part) for part in table)}]"]
     lines += [f"{_key(key)} = {_value(value)}" for key, value in values.items()]
     after = text + ("\n" if text else "") + "\n".join(lines) + "\n"
-    wanted = _parsed(path, text)
+    wanted = parse_toml(path, text)
     parent = wanted
     for part in table[:-1]:
         parent = parent.setdefault(part, {})
     parent[table[-1]] = values
-    if _parsed(path, after) != wanted:
+    if parse_toml(path, after) != wanted:
         raise _unreadable(path, f"says {'.'.join(table)} in a form we do not know")
     return after
 
 
 def without_table(path: str, before: str | None, table: tuple[str, ...]) -> str | None:
     """The file without this table and those below it; None if nothing is left."""
-    settings = _parsed(path, before or "")
+    settings = parse_toml(path, before or "")
     parent: Any = settings
     for part in table[:-1]:
         parent = parent.get(part) if isinstance(parent, dict) else None
@@ -79,7 +79,7 @@ def without_table(path: str, before: str | None, table: tuple[str, ...]) -> str 
         if not is_ours:
             kept.append(line)
     after = "".join(kept).rstrip("\n") + "\n" if "".join(kept).strip() else ""
-    left = _parsed(path, after)
+    left = parse_toml(path, after)
     for part in table[:-1]:  # a table that only held ours is gone with it
         settings = settings if part in left or settings.get(part) else {k: v for k, v in settings.items() if k != part}
     if left != settings:
@@ -102,7 +102,8 @@ def _header(line: str) -> tuple[str, ...] | None:
     return tuple(parts)
 
 
-def _parsed(path: str, text: str) -> dict[str, Any]:
+def parse_toml(path: str, text: str) -> dict[str, Any]:
+    """Raises `LocalProtocolError` if it is no TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
