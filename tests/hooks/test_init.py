@@ -78,6 +78,15 @@ def test_a_server_of_tools_is_set_up_and_taken_back(world: World, project: Path)
     assert json.loads((project / ".gemini/settings.json").read_text()) == {"theme": "dark"}
 
 
+def test_a_server_that_another_program_still_has_stays_declared(world: World, project: Path) -> None:
+    run(world, project, "init", "mcp", "claude", "--yes")
+    run(world, project, "init", "mcp", "codex", "--yes")
+    run(world, project, "uninit", "mcp", "claude", "--yes")
+    assert '"mcp"' in run(world, project, "agents", "--json")
+    run(world, project, "uninit", "mcp", "codex", "--yes")
+    assert '"mcp"' not in run(world, project, "agents", "--json")
+
+
 def test_without_a_person_nothing_is_written(world: World, project: Path) -> None:
     assert "nobody can be asked" in run(world, project, "init", "claude", code=2)
     assert not (project / FILES["claude"]).exists()
@@ -159,6 +168,8 @@ def test_two_directories_of_one_name_are_two_agents(world: World, project: Path)
     other = project.parent / "elsewhere" / "my-shop"
     other.mkdir(parents=True)
     assert f"my-shop is the agent of {project}" in run(world, other, "init", "codex", "--yes", code=2)
+    assert f"my-shop is the agent of {project}" in run(world, other, "init", "mcp", "codex", "--yes", code=2)
+    run(world, other, "init", "mcp", "codex", "--agent", "my-shop", "--yes")  # by name it may share the mailbox
     run(world, other, "init", "codex", "--agent", "our-shop", "--yes")
 
 

@@ -66,7 +66,7 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
     path = os.path.join(directory, program.settings)
     before = read(path)
     name = AgentName(agent or named_in(before) or named_by(directory))
-    _check_free(places, name, directory)
+    check_free(places, name, directory)
     found = version_of(program.command)
     after = edit_json(path, before, lambda settings: _put(settings, dialect, name))
     changes: list[Change] = [
@@ -238,13 +238,13 @@ def placed(places: Places, name: str) -> dict[str, str | None]:
     return known
 
 
-def _check_free(places: Places, name: str, directory: str) -> None:
+def check_free(places: Places, name: str, directory: str) -> None:
     """Raises `LocalProtocolError` for the agent of another directory of the same name."""
     for what, path in placed(places, name).items():
         other = str(path).removesuffix("/" + PROGRAMS[what].settings)
         if other != directory and os.path.isdir(other):
             raise LocalProtocolError(
-                f"{name} is the agent of {other}", code="name_taken", hint=f"another name: init {what} --agent NAME"
+                f"{name} is the agent of {other}", code="name_taken", hint="another name: --agent NAME"
             )
 
 

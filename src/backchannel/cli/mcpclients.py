@@ -11,7 +11,7 @@ from ..client import adapters
 from ..mcp import ADAPTER
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .coding import PROGRAMS, chosen_places, named_by, named_in, own_command
+from .coding import PROGRAMS, check_free, chosen_places, named_by, named_in, own_command
 from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json, with_table, without_table
 
@@ -29,6 +29,8 @@ def plan_init(places: Places, client: str, directory: str, agent: str | None) ->
     directory = os.path.realpath(directory)
     path = os.path.join(directory, CLIENTS[client])
     name = _name(client, directory, agent)
+    if agent is None:  # who names another's agent means to share its mailbox
+        check_free(places, name, directory)
     before = read(path)
     changes: list[Change] = [
         TextChange(path, before, _with_server(path, before, client, server(client, name))),
@@ -43,11 +45,10 @@ def plan_uninit(places: Places, client: str, directory: str, agent: str | None) 
     path = os.path.join(directory, CLIENTS[client])
     name = _name(client, directory, agent)
     before = read(path)
-    declared = adapters.path_of(places, name, ADAPTER.name)
-    changes: list[Change] = [
-        TextChange(path, before, _without_server(path, before, client)),
-        TextChange(declared, read(declared), None, "remove"),
-    ]
+    changes: list[Change] = [TextChange(path, before, _without_server(path, before, client))]
+    if not any(_has_server(directory, other) for other in CLIENTS if other != client):
+        declared = adapters.path_of(places, name, ADAPTER.name)
+        changes.append(TextChange(declared, read(declared), None, "remove"))
     return Plan(name, changes, [f"backchannel remove {name}    (if the agent is to go as well)"], [])
 
 
@@ -65,6 +66,12 @@ def _name(client: str, directory: str, agent: str | None) -> AgentName:
     """The agent that the hooks of this directory serve, if they were set up: it has one mailbox."""
     hooks = read(os.path.join(directory, PROGRAMS[client].settings))
     return AgentName(agent or named_in(hooks) or named_by(directory))
+
+
+def _has_server(directory: str, client: str) -> bool:
+    path = os.path.join(directory, CLIENTS[client])
+    before = read(path)
+    return before is not None and _without_server(path, before, client) != before
 
 
 def _with_server(path: str, before: str | None, client: str, about: Json) -> str | None:
