@@ -7,7 +7,7 @@ backchannel up "${BACKCHANNEL_AGENT:?who are you}" >/dev/null
 
 while true; do
     # Leased, not acked: if this script dies, the message is handed out again after five minutes.
-    mail=$(backchannel recv --keep --json --max 1 --wait 3600) || {
+    mail=$(backchannel recv --kind message --keep --json --max 1 --wait 3600) || {
         (($? == 4)) && continue # an hour without mail
         exit 1
     }
@@ -15,6 +15,7 @@ while true; do
     if answer=$(jq -j .text <<<"$mail" | "$@" 2>&1); then
         backchannel reply "$id" -- "$answer" >/dev/null
     else
-        backchannel reject "$id" --reason "${answer:0:900}" >/dev/null
+        answer=${answer:0:900}
+        backchannel reject "$id" --reason="${answer:-failed without a word}" >/dev/null
     fi
 done

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from backchannel import Refused
 from backchannel.testing import World, command
 
 from .helpers import until
@@ -28,12 +29,13 @@ NEEDS = {"service.sh": "jq", "service.mjs": "node"}
 
 
 @contextmanager
-def running(world: World, recipe: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(world: World, recipe: str, *works: str) -> Iterator["subprocess.Popen[bytes]"]:
     if recipe in NEEDS and shutil.which(NEEDS[recipe]) is None:
         pytest.skip(f"{NEEDS[recipe]} is not installed")
     env = world.env_of("executor")
     env["PATH"] = f"{os.path.dirname(command())}:{env['PATH']}"
-    with subprocess.Popen(COMMANDS[recipe], env=env, start_new_session=True) as process:
+    words = [COMMANDS[recipe][0], *works] if works else COMMANDS[recipe]
+    with subprocess.Popen(words, env=env, start_new_session=True) as process:
         try:
             yield process
         finally:
@@ -46,6 +48,21 @@ def test_the_agent_of_a_recipe_answers(world: World, recipe: str) -> None:
     with running(world, recipe), world.agent("analyst") as analyst:
         for text in ("hello", "two\nlines"):
             assert analyst.ask("executor", text, timeout=30).text.strip() == text.upper()
+
+
+ODD = "case $(cat) in hello) echo hello;; silent) false;; *) printf %s --usage; false;; esac"
+
+
+def test_the_recipe_in_bash_goes_on_after_an_offer_and_a_command_that_fails(world: World) -> None:
+    world.up("executor")
+    with world.agent("analyst") as analyst:
+        assert world.cli("open", "executor", "a task", "--wait", "0", agent="analyst").returncode == 0
+        with running(world, "service.sh", "sh", "-c", ODD):
+            with pytest.raises(Refused, match="failed without a word"):
+                analyst.ask("executor", "silent", timeout=30)
+            with pytest.raises(Refused, match="--usage"):
+                analyst.ask("executor", "noisy", timeout=30)
+            assert analyst.ask("executor", "hello", timeout=30).text.strip() == "hello"
 
 
 def test_what_a_recipe_was_working_on_when_it_died_is_answered_by_the_next(world: World) -> None:
