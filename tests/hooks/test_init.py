@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backchannel.cli import mcpclients
 from backchannel.testing import World, command
 
 FILES = {"claude": ".claude/settings.local.json", "codex": ".codex/hooks.json", "gemini": ".gemini/settings.json"}
@@ -135,6 +136,33 @@ def test_files_that_cannot_be_read_are_named(world: World, project: Path) -> Non
     config = Path(world.paths.state("my-shop", "config.toml"))
     config.write_text("lease_s = = 5\n")
     assert f"{config} is not TOML" in run(world, project, "init", "claude", "--yes", code=2)
+
+
+def test_init_says_that_the_server_needs_the_extra(
+    world: World, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcpclients, "own_command", command)
+    assert "cannot run here yet" not in str(mcpclients.plan_init(world.paths, "claude", str(project), None).warnings)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "cannot run here yet" in str(mcpclients.plan_init(world.paths, "claude", str(project), None).warnings)
+
+
+def test_doctor_looks_at_the_servers_of_tools_too(world: World, project: Path) -> None:
+    for client in SERVERS:
+        run(world, project, "init", "mcp", client, "--yes")
+    said = run(world, project, "doctor")
+    for client, file in SERVERS.items():
+        assert f"ok    mcp {client} my-shop: {project / file} has the MCP server" in said
+    moved = (project / SERVERS["codex"]).read_text().replace(command(), "/gone/backchannel")
+    (project / SERVERS["codex"]).write_text(moved)
+    (project / SERVERS["claude"]).write_text("[]")
+    said = run(world, project, "doctor", code=1)
+    assert "runs /gone/backchannel, which is gone  -> cd " in said
+    assert "does not have the MCP server of my-shop  -> cd " in said
+    (project / SERVERS["claude"]).unlink()
+    for client in SERVERS:
+        run(world, project, "uninit", "mcp", client, "--yes")
+    assert "MCP server" not in run(world, project, "doctor")
 
 
 @pytest.mark.parametrize("odd", [b"[]", b"{", b'"\xff"'])

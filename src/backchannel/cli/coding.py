@@ -29,7 +29,7 @@ CODEX_END_S = 3  # more it warns of, and does not give
 WAITER_S = 86_400  # then the program ends it, and an idle window is not woken until its next turn
 LEASE_S = 3600  # a tool may run for an hour until the next moment comes
 VERSION_S = 30.0
-PLACED = "placed.json"  # in the agent's state, by program: where its settings are
+PLACED = "placed.json"  # in the agent's state, by program: where its settings are; `mcp-PROGRAM` for a server of tools
 
 
 class Program(NamedTuple):
@@ -73,7 +73,7 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
         TextChange(path, before, after),
         _config(places, name),
         declaring(places, name, adapter(dialect, found or "")),
-        _placing(places, name, what, path),
+        placing(places, name, what, path),
     ]
     older = named_in(before)
     if older is not None and older != name:
@@ -217,7 +217,7 @@ def _config(places: Places, name: str) -> TextChange:
     return TextChange(change.path, change.before, after)
 
 
-def _placing(places: Places, name: str, what: str, where: str | None) -> TextChange:
+def placing(places: Places, name: str, what: str, where: str | None) -> TextChange:
     """Remembers which settings name this agent, for `doctor`; None: none do."""
     path = places.state(name, PLACED)
     left = {key: value for key, value in (placed(places, name) | {what: where}).items() if value is not None}
@@ -226,7 +226,7 @@ def _placing(places: Places, name: str, what: str, where: str | None) -> TextCha
 
 def _undeclaring(places: Places, name: str, what: str) -> list[Change]:
     declared = adapters.path_of(places, name, what)
-    return [TextChange(declared, read(declared), None, "remove"), _placing(places, name, what, None)]
+    return [TextChange(declared, read(declared), None, "remove"), placing(places, name, what, None)]
 
 
 def placed(places: Places, name: str) -> dict[str, str | None]:
@@ -241,6 +241,8 @@ def placed(places: Places, name: str) -> dict[str, str | None]:
 def check_free(places: Places, name: str, directory: str) -> None:
     """Raises `LocalProtocolError` for the agent of another directory of the same name."""
     for what, path in placed(places, name).items():
+        if what not in PROGRAMS:
+            continue
         other = str(path).removesuffix("/" + PROGRAMS[what].settings)
         if other != directory and os.path.isdir(other):
             raise LocalProtocolError(

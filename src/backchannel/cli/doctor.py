@@ -20,7 +20,7 @@ from ..transport import start
 from ..transport.dial import connect
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
-from . import coding
+from . import coding, mcpclients
 from .common import ago
 from .hermes import examine_profiles
 from .service import examine_units
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 # What looks at the programs around us: (verdict, subject, says, mend) for each thing found. A new one is a line here.
 Examiner = Callable[[Places], Iterable[tuple[str, str, str, str]]]
-EXAMINERS: tuple[Examiner, ...] = (examine_units, examine_profiles, coding.examine)
+EXAMINERS: tuple[Examiner, ...] = (examine_units, examine_profiles, coding.examine, mcpclients.examine)
 
 
 def examine(*, as_json: bool) -> int:

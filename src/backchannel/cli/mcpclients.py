@@ -4,14 +4,20 @@ It is entered in the settings of one directory, as hooks are, and under one key.
 server alone sees its mail when its model asks for it.
 """
 
+import importlib.util
+import json
 import os
+import shlex
+import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 from ..client import adapters
+from ..errors import BackchannelError
 from ..mcp import ADAPTER
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .coding import PROGRAMS, check_free, chosen_places, named_by, named_in, own_command
+from .coding import PROGRAMS, check_free, chosen_places, named_by, named_in, own_command, placed, placing
 from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json, with_table, without_table
 
@@ -36,8 +42,12 @@ def plan_init(places: Places, client: str, directory: str, agent: str | None) ->
         TextChange(path, before, _with_server(path, before, client, server(client, name))),
         driven_by_model(places, name),
         declaring(places, name, ADAPTER),
+        placing(places, name, f"mcp-{client}", path),
     ]
-    return Plan(name, changes, [f"start {PROGRAMS[client].command} anew in {directory}"], [NOTES[client]])
+    warnings = [NOTES[client]]
+    if importlib.util.find_spec("mcp") is None:
+        warnings.append("`backchannel mcp` cannot run here yet: pip install 'backchannel[mcp]'")
+    return Plan(name, changes, [f"start {PROGRAMS[client].command} anew in {directory}"], warnings)
 
 
 def plan_uninit(places: Places, client: str, directory: str, agent: str | None) -> Plan:
@@ -45,11 +55,45 @@ def plan_uninit(places: Places, client: str, directory: str, agent: str | None) 
     path = os.path.join(directory, CLIENTS[client])
     name = _name(client, directory, agent)
     before = read(path)
-    changes: list[Change] = [TextChange(path, before, _without_server(path, before, client))]
+    changes: list[Change] = [
+        TextChange(path, before, _without_server(path, before, client)),
+        placing(places, name, f"mcp-{client}", None),
+    ]
     if not any(_has_server(directory, other) for other in CLIENTS if other != client):
         declared = adapters.path_of(places, name, ADAPTER.name)
         changes.append(TextChange(declared, read(declared), None, "remove"))
     return Plan(name, changes, [f"backchannel remove {name}    (if the agent is to go as well)"], [])
+
+
+def examine(places: Places) -> Iterator[tuple[str, str, str, str]]:
+    """For `doctor`: whether each program that got the server still has it, and whether it can be run."""
+    for agent in places.registered():
+        for what, path in placed(places, agent).items():
+            _, is_server, client = what.partition("mcp-")
+            if not is_server or client not in CLIENTS or path is None:
+                continue
+            directory = path.removesuffix("/" + CLIENTS[client])
+            again = f"cd {shlex.quote(directory)} && backchannel init mcp {client} --agent {agent}"
+            yield _verdict(f"mcp {client} {agent}", path, _entry(path, client), agent, again)
+
+
+def _verdict(subject: str, path: str, entry: Any, agent: str, again: str) -> tuple[str, str, str, str]:
+    command = entry.get("command") if isinstance(entry, dict) else None
+    if not isinstance(command, str) or entry.get("args") != ["mcp", "--as", agent]:
+        return "fail", subject, f"{path} does not have the MCP server of {agent}", again
+    if not os.access(command, os.X_OK):
+        return "fail", subject, f"{path} runs {command}, which is gone", again
+    return "ok", subject, f"{path} has the MCP server; mail comes when its model asks", ""
+
+
+def _entry(path: str, client: str) -> Any:
+    """What the settings say of our server; None if nothing, or nothing that can be read."""
+    try:
+        text = read(path) or ""
+        settings: Any = tomllib.loads(text) if client == "codex" else json.loads(text)
+        return settings["mcp_servers" if client == "codex" else "mcpServers"][KEY]
+    except (BackchannelError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def server(client: str, agent: str) -> Json:
