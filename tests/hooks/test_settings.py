@@ -122,12 +122,24 @@ def test_a_table_in_the_middle_is_cut_out_with_what_is_below_it() -> None:
     assert settings.without_table("f", ours + CONFIG.partition("\n\n")[2], TABLE) == CONFIG.partition("\n\n")[2]
 
 
+def test_a_comment_above_the_next_table_is_not_cut_out_with_ours() -> None:
+    theirs = "# of mine\n[mine]\na = 1\n# the end\n"
+    before = f"[mcp_servers.backchannel]\n# of ours\ncommand = 'x'\n{theirs}"
+    assert settings.without_table("f", before, TABLE) == theirs
+
+
 def test_a_file_that_was_ours_alone_is_gone() -> None:
     assert settings.without_table("f", settings.with_table("f", None, TABLE, VALUES), TABLE) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["mcp_servers = { backchannel = { command = 'x' } }", "[mcp_servers]\nbackchannel.command = 'x'", "= 5"]
+    "text",
+    [
+        "mcp_servers = { backchannel = { command = 'x' } }",
+        "[mcp_servers]\nbackchannel.command = 'x'",
+        "mcp_servers = []",
+        "= 5",
+    ],
 )
 def test_a_form_that_we_do_not_know_is_refused(text: str) -> None:
     with pytest.raises(LocalProtocolError, match="f "):

@@ -56,6 +56,8 @@ def with_table(path: str, before: str | None, table: tuple[str, ...], values: di
     parent = wanted
     for part in table[:-1]:
         parent = parent.setdefault(part, {})
+        if not isinstance(parent, dict):
+            raise _unreadable(path, f"says {part} in a form we do not know")
     parent[table[-1]] = values
     if parse_toml(path, after) != wanted:
         raise _unreadable(path, f"says {'.'.join(table)} in a form we do not know")
@@ -71,13 +73,21 @@ def without_table(path: str, before: str | None, table: tuple[str, ...]) -> str 
     if not isinstance(parent, dict) or table[-1] not in parent:
         return before
     del parent[table[-1]]
-    kept, is_ours = [], False
+    kept: list[str] = []
+    between: list[str] = []
+    is_ours = False
     for line in (before or "").splitlines(keepends=True):
         header = _header(line)
         if header is not None:
             is_ours = header[: len(table)] == table
         if not is_ours:
-            kept.append(line)
+            kept += [*between, line]
+            between = []
+        elif not line.strip() or line.lstrip().startswith("#"):  # of the table that comes next, if one does
+            between.append(line)
+        else:
+            between = []
+    kept += between
     after = "".join(kept).rstrip("\n") + "\n" if "".join(kept).strip() else ""
     left = parse_toml(path, after)
     for part in table[:-1]:  # a table that only held ours is gone with it
