@@ -113,7 +113,18 @@ def test_a_textfile_is_there_whole_or_not_at_all_and_fit_for_node_exporter(world
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
     failed = world.cli("metrics", "--textfile", str(tmp_path / "nowhere" / "x.prom"))
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path}/nowhere/x.prom could not be written (No such file or directory): look" in failed.stderr
     assert os.listdir(tmp_path) == ["backchannel.prom"]
+
+
+def test_a_textfile_is_for_the_collector_whatever_the_umask_of_who_writes_it(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "backchannel.prom"
+    before = os.umask(0o077)
+    try:
+        assert world.cli("metrics", "--textfile", str(path)).returncode == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
 
 
 def test_a_name_cannot_break_a_line() -> None:

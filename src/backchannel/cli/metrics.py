@@ -6,6 +6,7 @@ node_exporter is one. A daemon that does not run is not started to be counted.
 """
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..client import calls, wire
 from ..client.drive import run
-from ..errors import BackchannelError, NotPermitted, PeerAbsent
+from ..errors import BackchannelError, NotPermitted, OverLimit, PeerAbsent
 from ..protocol.codes import exit_code
 from ..protocol.names import AgentName
 from .main import report
@@ -170,17 +171,23 @@ def _escaped(label: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    """Whole or not at all: a collector may read at any moment. Raises `OSError`."""
+    """Whole or not at all: a collector may read at any moment. Raises `NotPermitted`, `BackchannelError`."""
     temporary = f"{path}.{os.getpid()}.new"
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, TEXTFILE_MODE), "w") as file:
+            os.fchmod(file.fileno(), TEXTFILE_MODE)  # the umask has no say: a closed file is no use to anybody
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         try:
             os.unlink(temporary)
         except OSError:
             pass
-        raise
+        what, folder = f"{path} could not be written ({os.strerror(error.errno or 0)})", os.path.dirname(path) or "."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OverLimit(what, code="full", hint=f"look at the disk: df {folder}", retry=True) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise NotPermitted(what, hint=f"look at it: ls -ld {folder}") from None
+        raise BackchannelError(what, code="os_error", hint=f"look at it: ls -ld {folder}") from None
