@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from backchannel import BackchannelError
+from backchannel.mailbox.backup import restore as put_back
+from backchannel.mailbox.database import open_database
 from backchannel.testing import World
 
 from .helpers import Refusal, collect, control, established, left, reached, status, texts, until
@@ -254,6 +256,49 @@ def test_what_is_no_good_backup_changes_nothing(world: World, tmp_path: Path, wh
         assert status(world, "bob")["mailbox_id"] == before
         assert not [file for file in directory(world, "bob") if "restoring" in file or "before" in file]
     assert status(world, "bob")["backlog"] == 50
+
+
+@pytest.mark.parametrize("what", ["text", "empty", "directory", "device"])
+def test_a_file_that_never_was_a_backup_is_called_so_and_advice_for_a_mailbox_is_not_given(
+    world: World, tmp_path: Path, what: str
+) -> None:
+    world.up("bob")
+    world.stop("bob")
+    path = tmp_path / what
+    if what == "directory":
+        path.mkdir()
+    elif what == "device":
+        path = Path("/dev/null")
+    else:
+        path.write_text("root:x:0:0\n" * 100 if what == "text" else "")
+    told = json.loads(restore(world, "bob", str(path), code=2 if what in ("directory", "device") else 1))
+    assert told["message"].startswith(f"{path} is no ")
+    assert "backup" in told["hint"]
+    assert "move the file away" not in told["hint"]
+
+
+def test_a_backup_may_be_named_by_a_link_and_one_that_cannot_be_read_is_the_one_that_is_named(
+    world: World, tmp_path: Path
+) -> None:
+    world.up("bob")
+    path = Path(backup(world, "bob", str(tmp_path / "bob.db"))["path"])
+    world.stop("bob")
+    link = tmp_path / "newest.db"
+    link.symlink_to(path)
+    assert restore(world, "bob", str(link))["kept"]
+    link.unlink()
+    link.symlink_to(link)
+    assert f"{link} cannot be read (Too many levels of symbolic links)" in restore(world, "bob", str(link), code=7)
+
+
+def test_two_restores_in_one_second_keep_both_mailboxes_before_them(tmp_path: Path) -> None:
+    now = 1_800_000_000.0
+    mailbox, copy = tmp_path / "mailbox.db", tmp_path / "copy.db"
+    for path in (mailbox, copy):
+        open_database(str(path)).close()
+    kept = [put_back(str(mailbox), str(copy), random=os.urandom, wall=now).kept for _ in range(2)]
+    assert len(set(kept)) == 2
+    assert all(os.path.exists(str(path)) for path in kept)
 
 
 def test_a_damaged_mailbox_is_put_right_from_the_backup_that_its_error_names(world: World) -> None:

@@ -11,17 +11,19 @@ after it was made is unknown to it, and nobody may take it for the file that kne
 import errno
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
-from .database import MailboxUnusable, check_header
+from .database import NEWER, MailboxUnusable, check_header
 
 PAGES_A_STEP = 64  # the mailbox's own work waits for a step at most: some tenths of a millisecond
 PAUSE_S = 0.001  # between two steps, for that work; a hundred megabytes a second are left
 LOCKED_S = 0.002  # until it is tried again, while a transaction is open
 FOLDER = "backups"
+HOW_TO_MAKE_ONE = "backchannel backup NAME makes one"
 
 
 class Copied(NamedTuple):
@@ -134,9 +136,11 @@ class Restored(NamedTuple):
 def restore(mailbox: str, source: str, *, random: Callable[[int], bytes], wall: float) -> Restored:
     """Puts a copy of the backup `source` in the place of `mailbox`; the caller holds the name's lock.
 
-    Raises `MailboxUnusable` for a file that is none or is damaged, `BackchannelError` for a disk that does not take it;
-    everything is then as it was.
+    Raises `MailboxUnusable` for a file that is none or is damaged, `BackchannelError` for one that cannot be read and
+    for a disk that does not take it; everything is then as it was.
     """
+    source = os.path.realpath(source)  # a person's file may well be a link
+    _require_backup(source)
     temporary = f"{mailbox}.restoring"
     try:
         try:
@@ -156,13 +160,36 @@ def restore(mailbox: str, source: str, *, random: Callable[[int], bytes], wall: 
     return restored._replace(kept=kept)
 
 
-def _copy_bytes(source: str, target: str) -> None:
-    if os.path.exists(source + "-wal") and os.path.getsize(source + "-wal"):
+def _require_backup(path: str) -> None:
+    """Raises what keeps this file from being one, as far as its first bytes tell."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise LocalProtocolError(f"{path} is no file", code="bad_params", hint="name a backup")
+        check_header(path)
+        size = os.path.getsize(path)
+    except MailboxUnusable as error:
+        if error.code == NEWER:
+            raise
+        raise _no_backup(path) from error  # what it advises is for a mailbox in its place
+    except FileNotFoundError:
+        raise LocalProtocolError(f"{path} does not exist", code="bad_params", hint="name one that does") from None
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise NotPermitted(f"{path} cannot be read ({why})", hint=f"look at it: ls -l {path}") from None
+    if not size:
+        raise _no_backup(path)
+    if os.path.exists(path + "-wal") and os.path.getsize(path + "-wal"):
         raise MailboxUnusable(
-            f"{source} has a write-ahead log beside it: it is a mailbox in use, or was one, and no backup",
-            hint="backchannel backup NAME makes one",
+            f"{path} has a write-ahead log beside it: it is a mailbox in use, or was one, and no backup",
+            hint=HOW_TO_MAKE_ONE,
         )
-    check_header(source)
+
+
+def _no_backup(path: str) -> MailboxUnusable:
+    return MailboxUnusable(f"{path} is no backup of a mailbox; nothing was changed", hint=HOW_TO_MAKE_ONE)
+
+
+def _copy_bytes(source: str, target: str) -> None:
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(source, "rb") as old, open(os.open(target, flags, 0o600), "wb") as new:
         while chunk := old.read(1 << 20):
@@ -175,6 +202,8 @@ def _made_new(path: str, source: str, mailbox_id: str, wall: float) -> Restored:
     try:
         db.execute("PRAGMA journal_mode=DELETE")
         _check(db, source)
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            raise _no_backup(source)
         db.execute("BEGIN IMMEDIATE")
         db.execute(
             "INSERT OR REPLACE INTO meta (key, value) SELECT 'restored_from', value FROM meta WHERE key = 'mailbox_id'"
@@ -201,6 +230,8 @@ def _set_aside(mailbox: str, wall: float) -> str | None:
     if not os.path.exists(mailbox):
         return None
     kept = f"{mailbox}.before-{_stamp(wall)}"
+    while os.path.lexists(kept):  # two restores in one second
+        kept += "+"
     try:
         db = sqlite3.connect(mailbox, isolation_level=None)
         try:

@@ -18,8 +18,7 @@ STEPS = ("schema.sql", "sessions.sql", "standing.sql", "purges.sql")  # step n b
 VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
 
-
-OLDER = "mailbox_older"
+OLDER, NEWER = "mailbox_older", "mailbox_newer"
 
 
 class MailboxUnusable(BackchannelError):
@@ -168,5 +167,6 @@ def _refuse_newer(path: str, version: int) -> None:
     if version > VERSION:
         raise MailboxUnusable(
             f"{path} was written by a newer Backchannel (schema {version}, this one knows {VERSION})",
+            code=NEWER,
             hint="upgrade backchannel; the file was left as it is",
         )
