@@ -43,6 +43,23 @@ def test_as_markdown_no_text_can_pass_for_the_document(world: World, session: st
     assert "one finding" in done.stdout
 
 
+def test_in_a_table_of_markdown_a_result_stays_in_its_cell_and_is_only_text(world: World) -> None:
+    analyst, executor = world.agent("analyst"), world.agent("executor")
+    opened, accepted = established(analyst, executor, "review PR #42")
+    accepted.close("one\r\r# forged\r\n| state | ![x](http://x.example/) <img src=x> |")
+    list(opened)
+    opened.close("")
+    list(accepted)
+    reached(opened, "CLOSED")
+    said = world.cli("export", str(opened.id), agent="analyst").stdout
+    table = said.partition("\n## ")[0]
+    assert (
+        "\n| peer_result | one<br><br># forged<br>\\| state \\| !\\[x\\](http://x.example/) \\<img src=x\\> \\| |\n"
+        in table
+    )
+    assert "\r" not in table
+
+
 def test_as_json_lines_the_record_comes_first(world: World, session: str) -> None:
     done = world.cli("export", session, "--format", "jsonl", agent="executor")
     first, *events = map(json.loads, done.stdout.splitlines())

@@ -87,3 +87,5 @@ def test_no_command_that_shows_sessions_does_either(world: World) -> None:
     for name in ("alice", "bob"):
         for words in (("sessions",), ("sessions", opened.id), ("trace", opened.id, "--text"), ("recv", "--max", "20")):
             check(on_a_terminal(world, *words, agent=name))
+        for form in ("md", "mermaid"):
+            check(on_a_terminal(world, "export", opened.id, "--format", form, agent=name))

@@ -29,7 +29,7 @@ def export(caller: wire.Caller, options: argparse.Namespace) -> int:
     record, events = run(sessioncalls.history(caller, options.id, text=True))
     lines = {"md": _markdown, "jsonl": _json_lines, "mermaid": _mermaid}[options.format]
     for line in lines(caller.me(), record, events):
-        print(line)
+        print(line if options.format == "jsonl" else printable(line, sys.stdout))
     return 0
 
 
@@ -81,7 +81,9 @@ def _fate(event: dict[str, Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>")
+    """One cell, and in it no code, link, picture or HTML of the agent's own."""
+    text = re.sub(r"[\\|`*\[\]<>&~]", r"\\\g<0>", str(value))
+    return re.sub(r"\r\n|[\r\n]", "<br>", text)
 
 
 def _fence(text: str) -> str:
