@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from backchannel import __version__
@@ -39,6 +40,19 @@ def test_a_daemon_that_is_well_is_described_and_tried_stage_by_stage(world: Worl
     assert says(found, "bob", f"version {__version__}, schema ")["says"].startswith(f"pid {world.pid('bob')} holds")
     assert says(found, "bob", "kept in reserve")
     assert says(found, "bob", "0 unacked")
+
+
+def test_a_policy_that_cannot_be_used_fails_and_the_rest_is_looked_at_all_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    world.up("bob")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("agents = [")
+    policy.chmod(0o644)
+    world.env["BACKCHANNEL_POLICY"] = str(policy)
+    found = findings(world, code=1)
+    assert says(found, "DIR", "policy.toml")["verdict"] == "fail"
+    assert says(found, "bob", "round trip")["verdict"] == "ok"
 
 
 def test_a_look_by_the_doctor_wakes_nobody_takes_nothing_and_counts_nothing(world: World) -> None:
