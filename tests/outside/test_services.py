@@ -118,6 +118,7 @@ def test_install_ends_the_daemon_that_up_started_and_its_mail_stays(machine: Mac
 def test_a_dry_run_shows_all_and_does_nothing_even_without_a_manager(machine: Machine) -> None:
     said = machine.cli("service", "install", "bob", "--dry-run", SYSTEMCTL_STATE="offline")
     assert "+RestrictAddressFamilies=AF_UNIX" in said
+    assert "would make the agent bob\n" in said
     assert "would run: systemctl --user --no-ask-password enable backchannel-inbox@bob.socket" in said
     assert not machine.units.exists()
     assert not (machine.world.state / "bob").exists()
@@ -128,6 +129,22 @@ def test_a_dry_run_shows_all_and_does_nothing_even_without_a_manager(machine: Ma
     assert "would run: systemctl --user --no-ask-password disable" in said
     assert f"would run: rm {machine.units}/backchannel@.service" in said
     assert machine.asked() == []
+
+
+def test_what_a_dry_run_names_is_what_is_run_then_and_in_that_order(machine: Machine) -> None:
+    def named(what: str) -> list[list[str]]:
+        said = machine.cli("service", what, "bob", "--dry-run", "--json")
+        steps = [json.loads(line) for line in said.splitlines()]
+        commands = [step["command"] for step in steps if step["would"] == "run"]
+        return [
+            [word for word in command[1:] if not word.startswith("--")] for command in commands if "rm" not in command
+        ]
+
+    for what in ("install", "uninstall"):
+        would = named(what)
+        machine.cli("service", what, "bob")
+        assert machine.asked() == would
+        assert named(what) == [], "a second time there is nothing to do"
 
 
 def test_without_a_manager_it_says_so_and_points_to_up(machine: Machine) -> None:

@@ -25,7 +25,7 @@ from ..transport.lock import served_in
 from ..transport.paths import CONTROL, POLICY, SOCKET_PATH_BYTES_MAX, Places, check_private, register
 from ..transport.policy import DIR, GROUP, read_policy
 from ..transport.units import SYSTEM_FOLDER, Unit, environment, unit_of, user_folder
-from .common import each
+from .common import each, say
 from .init import TextChange, read
 
 SYSTEM_STATE = "/var/lib/backchannel"
@@ -54,7 +54,7 @@ def service(options: argparse.Namespace) -> int:
     if options.what == "install":
         layout.check_names(names)
     if options.dry_run:
-        _show(options.what, layout, names)
+        _show(layout, names, options)
         return 0
     _require_manager(layout)
     return act(layout, names, options)
@@ -318,7 +318,7 @@ def _uninstall(layout: Layout, names: list[AgentName], options: argparse.Namespa
 
 
 def _ending(unit: Unit) -> list[list[str]]:
-    return [unit.systemctl("disable", *unit.sockets), unit.systemctl("stop", *_all(unit))]
+    return [unit.systemctl("disable", *unit.sockets), _stopping(unit)]
 
 
 def _leftover(layout: Layout, names: list[AgentName], enabled: set[str]) -> list[str]:
@@ -363,31 +363,51 @@ def _flag(manager: str) -> str:
     return " --system" if manager == "system" else ""
 
 
-def _show(what: str, layout: Layout, names: list[AgentName]) -> None:
+def _show(layout: Layout, names: list[AgentName], options: argparse.Namespace) -> None:
     """What it would write and run, and nothing of it done."""
     units = [layout.unit(name) for name in names]
-    if what == "install":
-        for change in layout.changes(names):
-            if change.is_needed:
-                print(change.diff(), end="\n\n")
+    commands: list[list[str]] = []
+    changes: list[TextChange] = []
+    if options.what == "install":
+        changes = [change for change in layout.changes(names) if change.is_needed]
+        for change in changes:
+            say({"would": "write", "path": change.path, "diff": change.diff()}, change.diff() + "\n", options)
+        for name in names:
+            if layout.manager == "user" and not layout.places(name).is_ours(name):
+                say({"would": "make", "name": name}, f"would make the agent {name}", options)
+        is_changed = not layout.is_current()
         commands = layout.prepare(names)
-        if not layout.is_current():
+        if is_changed:
             commands.append(layout.systemctl("daemon-reload"))
         for unit in units:
+            places = layout.places(unit.name)
+            if unit.is_enabled and not is_changed and _would_be_active(layout, unit):
+                continue
+            if served_in(places.state(unit.name, "lock")) is not None:
+                line = f"would end the daemon of {unit.name} that runs now"
+                say({"would": "end", "name": unit.name}, line, options)
             if not unit.is_enabled:
                 commands.append(unit.systemctl("enable", *unit.sockets))
-                if served_in(layout.places(unit.name).state(unit.name, "lock")) is not None:
-                    print(f"would end the daemon of {unit.name} that runs now")
-            commands.append(unit.systemctl("start", *unit.sockets))
-    elif what == "uninstall":
+            commands.append(_stopping(unit))
+            if not os.path.exists(places.state(unit.name, "down")):
+                commands += _starting(unit)
+    elif options.what == "uninstall":
         commands = [command for unit in units if unit.is_enabled for command in _ending(unit)]
-        commands += [["rm", path] for path in _leftover(layout, names, set(layout.enabled()) - set(names))]
+        gone = _leftover(layout, names, set(layout.enabled()) - set(names))
+        commands += [["rm", path] for path in gone]
+        if gone:
+            commands.append(layout.systemctl("daemon-reload"))
     else:
         commands = [unit.systemctl("is-active", *_all(unit)) for unit in units]
     for command in commands:
-        print("would run: " + " ".join(command))
-    if not commands:
+        say({"would": "run", "command": command}, "would run: " + " ".join(command), options)
+    if not commands and not changes and not options.json:
         print("nothing to change")
+
+
+def _would_be_active(layout: Layout, unit: Unit) -> bool:
+    """Whether the sockets are open, as the manager says; where there is none to ask, those of a service are."""
+    return _manager_state(layout.unit("")) not in _RUNNING or _is_active(unit)
 
 
 # --- for `up`, `down` and `doctor` ------------------------------------------------------------------------------------
@@ -395,13 +415,22 @@ def _show(what: str, layout: Layout, names: list[AgentName]) -> None:
 
 def start_unit(unit: Unit) -> None:
     """Opens the agent's sockets, after whatever kept them from it. The daemon starts when somebody connects."""
-    _run(unit.systemctl("reset-failed", *_all(unit)), may_fail=True)
-    _run(unit.systemctl("start", *unit.sockets))
+    forgetting, starting = _starting(unit)
+    _run(forgetting, may_fail=True)
+    _run(starting)
+
+
+def _starting(unit: Unit) -> list[list[str]]:
+    return [unit.systemctl("reset-failed", *_all(unit)), unit.systemctl("start", *unit.sockets)]
 
 
 def stop_unit(unit: Unit) -> None:
     """Closes the sockets, and ends the daemon. Whoever only ended it would see it come back with the next push."""
-    _run(unit.systemctl("stop", *_all(unit)))
+    _run(_stopping(unit))
+
+
+def _stopping(unit: Unit) -> list[str]:
+    return unit.systemctl("stop", *_all(unit))
 
 
 class UnitFinding(NamedTuple):
