@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from backchannel import Refused
+from backchannel.cli import commands
+from backchannel.transport.units import Unit
+
 from ..world import World, eventually
 
 PROGRAM = "from backchannel.cli.main import main; main()"
@@ -260,6 +264,17 @@ def test_a_service_is_not_removed_before_it_is_uninstalled(machine: Machine) -> 
     assert "backchannel service uninstall bob" in said
     machine.cli("service", "uninstall", "bob")
     assert machine.cli("remove", "bob") == "bob  removed\n"
+
+
+def test_who_removes_a_service_of_the_system_is_told_the_command_that_ends_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.cli("up", "bob")
+    for key in ("BACKCHANNEL_STATE", "BACKCHANNEL_DIR"):
+        monkeypatch.setenv(key, machine.env[key])
+    monkeypatch.setattr(commands, "unit_of", lambda places, name: Unit(name, "/etc/systemd/system", is_system=True))
+    with pytest.raises(Refused, match="backchannel service uninstall bob --system"):
+        commands.run_command(["remove", "bob"])
 
 
 @pytest.mark.proof

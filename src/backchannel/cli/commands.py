@@ -266,7 +266,7 @@ def remove(options: argparse.Namespace) -> int:
         raise Refused(
             f"{name} is a service of the {unit.manager} manager",
             code="service",
-            hint=f"backchannel service uninstall {name}",
+            hint=f"backchannel service uninstall {name}{service.flag(unit.manager)}",
         )
     was_down = os.path.exists(places.state(name, "down"))
     write_private(places.state(name, "down"), "by `backchannel remove`\n")  # nobody starts it meanwhile

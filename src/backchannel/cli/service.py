@@ -349,9 +349,9 @@ def _status(layout: Layout, names: list[AgentName], options: argparse.Namespace)
 
 def _status_line(found: dict[str, Any]) -> str:
     if not found["enabled"]:
-        return f"{found['name']}  is no service: backchannel service install {found['name']}{_flag(found['manager'])}"
+        return f"{found['name']}  is no service: backchannel service install {found['name']}{flag(found['manager'])}"
     sockets = "/".join(dict.fromkeys(found["sockets"]))
-    stale = f"; stale: backchannel service install {found['name']}{_flag(found['manager'])}" if found["stale"] else ""
+    stale = f"; stale: backchannel service install {found['name']}{flag(found['manager'])}" if found["stale"] else ""
     return f"{found['name']}  enabled, sockets {sockets}, daemon {found['service']}{stale}"
 
 
@@ -359,7 +359,7 @@ def _line(outcome: dict[str, Any]) -> str:
     return f"{outcome['name']}  {outcome['did']}"
 
 
-def _flag(manager: str) -> str:
+def flag(manager: str) -> str:
     return " --system" if manager == "system" else ""
 
 
@@ -456,7 +456,7 @@ def examine_units(places: Places) -> Iterator[UnitFinding]:
             continue
         if not layout.is_current():
             says = "the units are of another version or installation"
-            mend = f"backchannel service install {' '.join(unit.name for unit in mine)}{_flag(manager)}"
+            mend = f"backchannel service install {' '.join(unit.name for unit in mine)}{flag(manager)}"
             yield UnitFinding("warn", f"systemd ({manager})", says, mend)
         for unit in mine:
             yield _examine(places, unit)
