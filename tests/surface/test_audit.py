@@ -28,6 +28,13 @@ def test_everything_is_accounted_for_agent_by_agent_and_together(world: World) -
     assert world.cli("audit").stdout.count("adds up") == 3
 
 
+def test_without_agents_json_is_an_account_of_nothing(world: World) -> None:
+    assert world.cli("audit").stdout == "no agents yet: backchannel up NAME\n"
+    nothing = accounts(world)["@all"]
+    world.up("executor")
+    assert nothing == accounts(world)["@all"]
+
+
 def test_what_does_not_add_up_is_said_and_is_a_failure(world: World) -> None:
     world.up("executor")
     world.agent("analyst").send("executor", "one")

@@ -22,6 +22,7 @@ from .safekeeping import run_stopped
 AUDIT_S = 120.0  # a million messages take two seconds, a cold disk longer
 ALL = "@all"
 STAGES = ("total", "acked", "done", "rejected", "expired", "cancelled", "dead", "stored", "taken")
+CAUSES = ("opened", "finished", "rejected", "aborted", "reset", "expired", "open")
 SHOWN = ("ever", "acked", "done", "rejected", "expired", "cancelled", "dead", "waiting", "leased")
 
 
@@ -36,7 +37,7 @@ def audit(options: argparse.Namespace) -> int:
         except BackchannelError as error:
             report(error, as_json=options.json)
             status = status or exit_code(error)
-    if not names:
+    if not names and not options.json:
         print("no agents yet: backchannel up NAME")
         return 0
     accounts.append(_together(accounts))
@@ -61,8 +62,8 @@ def _account(caller: wire.Caller, name: str) -> dict[str, Any]:
 
 
 def _together(accounts: list[dict[str, Any]]) -> dict[str, Any]:
-    messages: Counter[str] = Counter()
-    sessions: dict[str, Counter[str]] = {"initiator": Counter(), "acceptor": Counter()}
+    messages = Counter(dict.fromkeys((*STAGES, "bytes"), 0))
+    sessions = {role: Counter(dict.fromkeys(CAUSES, 0)) for role in ("acceptor", "initiator")}
     for account in accounts:
         messages.update(account["messages"])
         for role, counts in account["sessions"].items():
@@ -84,13 +85,12 @@ def _print(accounts: list[dict[str, Any]]) -> None:
             *((a["agent"], *(str(a["messages"].get(stage, 0)) for stage in STAGES), _verdict(a)) for a in accounts),
         ]
     )
-    causes = ("opened", "finished", "rejected", "aborted", "reset", "expired", "open")
     print()
     print_columns(
         [
-            ("sessions", "", *causes),
+            ("sessions", "", *CAUSES),
             *(
-                (a["agent"], role, *(str(counts.get(cause, 0)) for cause in causes))
+                (a["agent"], role, *(str(counts.get(cause, 0)) for cause in CAUSES))
                 for a in accounts
                 for role, counts in a["sessions"].items()
             ),
