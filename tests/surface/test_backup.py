@@ -14,7 +14,7 @@ import pytest
 
 from backchannel import BackchannelError
 from backchannel.mailbox.backup import restore as put_back
-from backchannel.mailbox.database import open_database
+from backchannel.mailbox.database import newest_backup, open_database
 from backchannel.testing import World
 
 from .helpers import Refusal, collect, control, established, left, reached, status, texts, until
@@ -112,6 +112,27 @@ def test_a_backup_replaces_no_file_and_says_where_it_cannot_go(world: World, tmp
         assert refused.value.code == "bad_params"
     world.stop("bob")
     assert "exists already" in backup(world, "bob", str(there), code=2)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_file_where_its_own_backups_should_lie_is_named(world: World, is_running: bool) -> None:
+    world.up("bob")
+    Path(world.paths.state("bob", "backups")).write_text("")
+    if not is_running:
+        world.stop("bob")
+    told = backup(world, "bob", code=1)
+    assert f"{world.paths.state('bob', 'backups')} is no directory" in told
+
+
+def test_what_a_kill_left_half_is_no_backup_and_goes_with_the_next(world: World) -> None:
+    world.up("bob")
+    path = backup(world, "bob")["path"]
+    half = Path(f"{path}.1.new")
+    half.write_bytes(b"half")
+    assert newest_backup(world.paths.state("bob", "mailbox.db")) == path
+    os.unlink(path)
+    backup(world, "bob")
+    assert not half.exists()
 
 
 @pytest.fixture

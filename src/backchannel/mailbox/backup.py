@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
-from .database import NEWER, MailboxUnusable, check_header
+from .database import NEWER, UNFINISHED, MailboxUnusable, check_header
 
 PAGES_A_STEP = 64  # the mailbox's own work waits for a step at most: some tenths of a millisecond
 PAUSE_S = 0.001  # between two steps, for that work; a hundred megabytes a second are left
@@ -59,7 +59,7 @@ class Copying:
 
     def run(self) -> Copied:
         """Copies, checks, and gives the file its name. Raises `BackchannelError` with why there is none."""
-        temporary = f"{self._path}.{os.getpid()}.new"
+        temporary = f"{self._path}.{os.getpid()}{UNFINISHED}"
         try:
             self._require_room()
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -113,10 +113,20 @@ class Copying:
 
 
 def default_path(mailbox: str, name: str, wall: float) -> str:
-    """Where a backup goes that nobody named a place for; its directory is made. Raises `BackchannelError`."""
+    """Where a backup goes that nobody named a place for; its directory is made, and rid of what a kill left half.
+
+    Nothing else is being backed up: the caller has seen to that. Raises `BackchannelError`.
+    """
     folder = os.path.join(os.path.dirname(mailbox), FOLDER)
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
+        for file in os.listdir(folder):
+            if file.endswith(UNFINISHED):
+                os.unlink(os.path.join(folder, file))
+    except (FileExistsError, NotADirectoryError):
+        raise BackchannelError(
+            f"{folder} is no directory", code="storage", hint=f"move it away, or name a file: ls -ld {folder}"
+        ) from None
     except OSError as error:
         raise _failure(folder, error) from error
     return os.path.join(folder, f"{name}-{_stamp(wall)}.db")

@@ -17,6 +17,7 @@ SQLITE_MIN = (3, 35, 0)
 STEPS = ("schema.sql", "sessions.sql", "standing.sql", "purges.sql")  # step n brings a file of version n-1 to version n
 VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
+UNFINISHED = ".new"  # how the name of a backup ends until it is whole
 
 OLDER, NEWER = "mailbox_older", "mailbox_newer"
 
@@ -102,7 +103,7 @@ def is_full(error: Exception) -> bool:
 def newest_backup(path: str) -> str | None:
     folder = os.path.join(os.path.dirname(path), "backups")
     try:
-        found = [entry for entry in os.scandir(folder) if entry.is_file()]
+        found = [entry for entry in os.scandir(folder) if entry.is_file() and not entry.name.endswith(UNFINISHED)]
     except OSError:
         return None
     return max(found, key=lambda entry: entry.stat().st_mtime).path if found else None
