@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from backchannel import BackchannelError
+from backchannel import BackchannelError, NotPermitted
+from backchannel.cli import safekeeping
+from backchannel.cli.commands import run_command
 from backchannel.mailbox.backup import restore as put_back
 from backchannel.mailbox.database import newest_backup, open_database
 from backchannel.testing import World
@@ -112,6 +114,27 @@ def test_a_backup_replaces_no_file_and_says_where_it_cannot_go(world: World, tmp
         assert refused.value.code == "bad_params"
     world.stop("bob")
     assert "exists already" in backup(world, "bob", str(there), code=2)
+
+
+def test_a_backup_in_a_directory_that_only_the_daemon_sees_is_no_success(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.up("bob")
+    for key in ("BACKCHANNEL_STATE", "BACKCHANNEL_DIR"):
+        monkeypatch.setenv(key, world.env[key])
+    path = tmp_path / "bob.db"  # as a service with PrivateTmp=yes answers for a file in /tmp
+    monkeypatch.setattr(safekeeping, "run", lambda _: {"agent": "bob", "path": str(path), "bytes": 1})
+    with pytest.raises(NotPermitted, match="is seen by the daemon of bob alone"):
+        run_command(["backup", "bob", str(path)])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a read-only disk can be mounted by root only")
+def test_a_place_that_a_daemon_may_only_read_is_told_with_what_to_do(world: World, small_disk: Path) -> None:
+    world.up("bob")
+    subprocess.run(["mount", "-o", "remount,ro,size=8m", str(small_disk)], check=True)
+    told = backup(world, "bob", str(small_disk / "bob.db"), code=7)
+    assert "Read-only file system" in told
+    assert "name no file" in told
 
 
 @pytest.mark.parametrize("is_running", [True, False])

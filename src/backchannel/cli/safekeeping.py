@@ -40,13 +40,23 @@ def _backed_up(caller: wire.Caller, name: AgentName, path: str | None) -> dict[s
     for _ in range(ATTEMPTS):
         if served_in(caller.places.state(name, "lock")) is not None:
             try:
-                return run(calls.running(caller, name, "backup", BACKUP_S, path=path))
+                return _seen(name, run(calls.running(caller, name, "backup", BACKUP_S, path=path)))
             except PeerAbsent:
                 pass  # it ended just now
         done = run_stopped(caller, name, ["--backup", path or ""])
         if done is not None:
             return done
     raise TimedOut(f"the daemon of {name} starts and ends all the time", hint="backchannel doctor")
+
+
+def _seen(name: AgentName, done: dict[str, Any]) -> dict[str, Any]:
+    """Raises `NotPermitted` if the backup lies where only the daemon sees it."""
+    if not os.path.exists(done["path"]):
+        raise NotPermitted(
+            f"{done['path']} is seen by the daemon of {name} alone: a service has a /tmp of its own",
+            hint=f"leave FILE out: backchannel backup {name}",
+        )
+    return done
 
 
 def restore(options: argparse.Namespace) -> int:

@@ -287,7 +287,11 @@ def _failure(path: str, error: Exception) -> BackchannelError:
         return LocalProtocolError(
             f"{error.filename or path} does not exist", code="bad_params", hint="name one that does"
         )
-    if isinstance(error, PermissionError) or code == errno.EROFS:
+    if code == errno.EROFS:
+        return NotPermitted(
+            f"{path} cannot be written ({error})", hint="a service writes in its own directory only: name no file"
+        )
+    if isinstance(error, PermissionError):
         return NotPermitted(f"{path} cannot be written ({error})", hint=f"look at it: ls -ld {os.path.dirname(path)}")
     if code in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
         return OverLimit(
