@@ -514,6 +514,18 @@ def test_a_model_of_another_uid_sends_through_its_own_daemon(system: System) -> 
     assert system.json(ANALYST, "send", "executor", "in order", "--as", "analyst")[0]["stage"] == "stored"
 
 
+def test_who_names_nobody_looks_at_his_own_agents_and_is_not_refused_for_the_others(system: System) -> None:
+    system.start("analyst", "executor")
+    assert [account["agent"] for account in system.json(ANALYST, "audit")] == ["analyst", "@all"]
+    system.cli(ANALYST, "tap", "--for", "0")
+    sent = system.json(ANALYST, "send", "executor", "hello", "--as", "analyst")[0]["id"]
+    assert "stored" in system.cli(ANALYST, "trace", sent, "--as", "analyst").stdout
+    for words in (["audit", "executor"], ["tap", "executor"], ["backup", "executor"], ["restore", "executor", "/x"]):
+        refused = system.cli(ANALYST, *words, ok=False)
+        assert refused.returncode == 7, refused.stderr
+        assert "another user's" in refused.stderr
+
+
 # --- inherited sockets ------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,8 @@ def audit(options: argparse.Namespace) -> int:
         try:
             accounts.append(_account(caller, name))
         except BackchannelError as error:
+            if not options.names and not caller.places.is_ours(name):
+                continue  # another user's: its owner is told
             report(error, as_json=options.json)
             status = status or exit_code(error)
     if not names and not options.json:

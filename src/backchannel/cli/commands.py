@@ -11,7 +11,7 @@ from .. import __version__
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
 from ..client.sessioncalls import is_session
-from ..errors import BackchannelError, LocalProtocolError, NotPermitted, PeerAbsent, Refused, TimedOut
+from ..errors import BackchannelError, LocalProtocolError, PeerAbsent, Refused, TimedOut
 from ..hooks import engine
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
@@ -21,7 +21,20 @@ from ..transport.lock import served_in
 from ..transport.paths import register, write_private
 from ..transport.units import unit_of
 from . import init, recv, safekeeping, send, service, session
-from .common import age, ago, caller_of, each, positive, print_columns, receipt_line, say, seconds, session_line, whole
+from .common import (
+    age,
+    ago,
+    caller_of,
+    each,
+    positive,
+    print_columns,
+    receipt_line,
+    require_own,
+    say,
+    seconds,
+    session_line,
+    whole,
+)
 from .terminal import printable
 
 STOP_S = 5.0
@@ -243,7 +256,7 @@ def down(options: argparse.Namespace) -> int:
 
 def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> dict[str, Any]:
     places = caller.places
-    _require_registered(caller, name)
+    require_own(caller, name)
     write_private(places.state(name, "down"), "by `backchannel down`\n")
     unit = unit_of(places, name)
     ran = served_in(places.state(name, "lock")) is not None
@@ -261,7 +274,7 @@ def remove(options: argparse.Namespace) -> int:
     caller = wire.Caller(None)
     name = AgentName(options.name)
     places = caller.places
-    _require_registered(caller, name)
+    require_own(caller, name)
     if (unit := unit_of(places, name)) is not None:
         raise Refused(
             f"{name} is a service of the {unit.manager} manager",
@@ -487,14 +500,6 @@ def _for_each(names: Iterable[str], action: Any, options: argparse.Namespace) ->
         return outcome
 
     return each(names, options, act, lambda outcome: f"{outcome['name']}  {outcome['did']}")
-
-
-def _require_registered(caller: wire.Caller, name: AgentName) -> None:
-    if caller.places.is_ours(name):
-        return
-    if name in caller.places.registered():
-        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
-    wire.check_startable(caller, name, may_start=False)
 
 
 def _unlink(path: str) -> bool:

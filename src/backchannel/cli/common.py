@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..client import wire
-from ..errors import BackchannelError
+from ..errors import BackchannelError, NotPermitted
 from ..protocol.codec import encode
+from ..protocol.names import AgentName
 from .main import report
 from .terminal import printable
 
@@ -18,6 +19,15 @@ Line = Callable[[dict[str, Any]], str]
 
 def caller_of(options: argparse.Namespace) -> wire.Caller:
     return wire.Caller(options.agent or os.environ.get("BACKCHANNEL_AGENT") or None)
+
+
+def require_own(caller: wire.Caller, name: AgentName) -> None:
+    """Raises `NotPermitted` for another user's agent, `PeerAbsent` for none."""
+    if caller.places.is_ours(name):
+        return
+    if name in caller.places.registered():
+        raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
+    wire.check_startable(caller, name, may_start=False)
 
 
 def say(outcome: dict[str, Any], line: str, options: argparse.Namespace) -> None:

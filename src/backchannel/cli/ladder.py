@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..client import calls, sessioncalls, wire
 from ..client.drive import run
+from ..errors import NotPermitted
 from ..protocol.codec import encode
 from .common import first_line
 from .terminal import printable
@@ -115,11 +116,14 @@ def _show_message(caller: wire.Caller, options: argparse.Namespace) -> int:
 
 
 def _in_log(caller: wire.Caller, receipt: dict[str, Any], *, with_text: bool) -> dict[str, Any]:
-    """When what happened, from the mailbox it lies in; nothing of one that is on its way."""
+    """When what happened, from the mailbox it lies in; nothing of one that is on its way, or with another user."""
     if receipt["msg_no"] is None:
         return {}
     params = {"after": receipt["msg_no"] - 1, "max": 1, "text": with_text}
-    (found,) = run(calls.control(caller, receipt["to"], "log", **params))["messages"]
+    try:
+        (found,) = run(calls.control(caller, receipt["to"], "log", **params))["messages"]
+    except NotPermitted:
+        return {}
     return {**found["message"], **{key: found[key] for key in ("stored_at", "ended_at")}}
 
 

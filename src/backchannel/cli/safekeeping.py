@@ -18,7 +18,7 @@ from ..protocol.codes import error_for
 from ..protocol.names import AgentName
 from ..transport.lock import served_in
 from ..transport.paths import write_private
-from .common import say
+from .common import require_own, say
 
 BACKUP_S = 3600.0  # a large mailbox on a slow disk
 STOP_S = 30.0  # an orderly end; nobody waits for this one
@@ -29,7 +29,7 @@ NAME_TAKEN = 75  # exit status of a daemon that found the lock held
 def backup(options: argparse.Namespace) -> int:
     caller = wire.Caller(None)
     name = AgentName(options.name)
-    _require_ours(caller, name)
+    require_own(caller, name)
     path = os.path.abspath(options.file) if options.file else None
     done = _backed_up(caller, name, path)
     say(done, f"{name}  {done['bytes']} bytes, checked  {done['path']}", options)
@@ -62,7 +62,7 @@ def _seen(name: AgentName, done: dict[str, Any]) -> dict[str, Any]:
 def restore(options: argparse.Namespace) -> int:
     caller = wire.Caller(None)
     name = AgentName(options.name)
-    _require_ours(caller, name)
+    require_own(caller, name)
     path = os.path.abspath(options.file)
     places = caller.places
     is_running = served_in(places.state(name, "lock")) is not None
@@ -145,9 +145,3 @@ def run_stopped(caller: wire.Caller, name: str, words: list[str]) -> dict[str, A
     if "error" in answer:
         raise error_for(**answer["error"])
     return answer
-
-
-def _require_ours(caller: wire.Caller, name: AgentName) -> None:
-    if not os.path.exists(caller.places.state(name, "key")):
-        wire.check_startable(caller, name, may_start=False)
-        raise NotPermitted(f"{name} is another user's agent", hint="its owner can do that")
