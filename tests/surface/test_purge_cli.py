@@ -3,6 +3,8 @@
 import json
 import threading
 
+import pytest
+
 from backchannel.testing import World
 
 from .helpers import collect, status, texts
@@ -67,3 +69,19 @@ def test_a_key_used_before_a_purge_still_is_a_repetition(world: World) -> None:
     again = alice.send("bob", "deploy 42", key="deploy-42")
     assert (again.duplicate, again.msg_no, again.stage) == (True, first.msg_no, "acked")
     assert world.cli("send", "bob", "deploy 43", "--as", "alice", "--key", "deploy-42").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--keep", "-1"), "'-1' is not a number from 0 on"),
+        (("--older-than", "1x"), "'1x' is not a length of time such as 90s, 12h or 30d"),
+        (("--older-than", "999999d"), "'999999d' is not a length of time"),
+        (("--older-than", "99999d"), "no more than since 1970"),
+    ],
+)
+def test_a_wrong_number_is_told_in_words(world: World, words: tuple[str, ...], complaint: str) -> None:
+    world.up("bob")
+    done = world.cli("purge", "bob", *words)
+    assert done.returncode == 2
+    assert complaint in done.stderr

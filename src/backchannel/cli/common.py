@@ -1,11 +1,12 @@
 """What the commands with a full parser share: who calls, one line or one JSON object for each outcome, numbers."""
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..client import wire
 from ..errors import BackchannelError, NotPermitted
@@ -14,6 +15,7 @@ from ..protocol.names import AgentName
 from .main import report
 from .terminal import printable
 
+Number = TypeVar("Number", int, float)
 Line = Callable[[dict[str, Any]], str]
 
 
@@ -67,35 +69,40 @@ def _why(reason: str | None) -> str:
 
 
 def seconds(text: str) -> float:
-    """An option's number of seconds. Raises `ValueError`, which argparse reports."""
-    value = float(text)
-    if not 0 <= value < 1e10:
-        raise ValueError(text)
-    return value
+    """An option's number of seconds. Raises `ArgumentTypeError` with what is wrong, as those below."""
+    return _number(text, float, least=0, most=1e10, what="a number of seconds")
 
 
 def positive(text: str) -> int:
-    """An option's number of things, at least one. Raises `ValueError`, which argparse reports."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    """An option's number of things, at least one."""
+    return _number(text, int, least=1, what="a number from 1 on")
 
 
 def whole(text: str) -> int:
-    """An option's number of things, none included. Raises `ValueError`, which argparse reports."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
+    """An option's number of things, none included."""
+    return _number(text, int, least=0, what="a number from 0 on")
 
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def age(text: str) -> float:
-    """An option's length of time, in seconds: 90, 90s, 12h, 30d. Raises `ValueError`, which argparse reports."""
-    return seconds(text[:-1]) * UNITS_S[text[-1]] if text[-1:] in UNITS_S else seconds(text)
+    """An option's length of time, in seconds: 90, 90s, 12h, 30d."""
+    unit = UNITS_S.get(text[-1:])
+    what = "a length of time such as 90s, 12h or 30d"
+    if unit is None:
+        return _number(text, float, least=0, most=1e10, what=what)
+    return _number(text, lambda t: float(t[:-1]) * unit, least=0, most=1e10, what=what)
+
+
+def _number(text: str, parse: Callable[[str], Number], *, least: float, most: float = math.inf, what: str) -> Number:
+    try:
+        value = parse(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
 
 
 def ago(unix_time: float) -> str:

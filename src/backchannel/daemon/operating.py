@@ -175,9 +175,9 @@ class Operating:
         params: frame.Purge = frame.parse(frame.Purge, request)
         if not 0 <= params.older_than <= wall or not 0 <= params.keep <= INTEGER_MAX or params.after < 0:
             raise LocalProtocolError(
-                f"older_than {params.older_than} or keep {params.keep} is out of range",
+                f"older_than {params.older_than:.0f}, keep {params.keep} or after {params.after} is out of range",
                 code="bad_params",
-                hint="use 0 or more",
+                hint=f"use 0 or more, and of older_than no more than since 1970: {wall:.0f}",
             )
         mailbox = self._host.mailbox
         wanted = purge.Wanted(wall - params.older_than, params.keep)
