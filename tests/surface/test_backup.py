@@ -240,6 +240,18 @@ def test_a_daemon_that_runs_is_stopped_only_if_told_and_runs_again(world: World,
     assert "down" in directory(world, "bob"), "who was down by a person's wish stays so"
 
 
+def test_what_was_restored_is_told_even_if_the_daemon_then_does_not_start(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    path = backup(world, "bob", str(tmp_path / "bob.db"))["path"]
+    Path(world.paths.state("bob", "config.toml")).write_text("nonsense = 1\n")
+    done = world.cli("restore", "bob", path, "--stop")
+    assert done.returncode == 5
+    assert done.stdout.startswith("bob  restored: 0 messages wait; the one before is kept as ")
+    assert "nonsense" in done.stderr
+    failed = world.cli("restore", "bob", str(tmp_path / "missing"))
+    assert "missing does not exist" in failed.stderr
+
+
 def test_open_sessions_of_a_restored_mailbox_are_reset_at_both_ends(world: World, tmp_path: Path) -> None:
     alice, bob = world.agent("alice"), world.agent("bob")
     opened, accepted = established(alice, bob)

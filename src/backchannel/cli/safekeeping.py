@@ -73,6 +73,7 @@ def restore(options: argparse.Namespace) -> int:
     mark = places.state(name, "down")
     was_down = os.path.exists(mark)
     write_private(mark, "by `backchannel restore`\n")  # nobody starts it meanwhile
+    done = None
     try:
         run(calls.stop(caller, name, STOP_S))
         done = run_stopped(caller, name, ["--restore", path])
@@ -81,8 +82,8 @@ def restore(options: argparse.Namespace) -> int:
     finally:
         if not was_down and os.path.exists(mark):  # else somebody typed `up` meanwhile
             os.unlink(mark)
-        if is_running:
-            run(calls.ping(caller, name))
+        if is_running and not was_down and done is None:
+            _start_again(caller, name)
     kept = f"; the one before is kept as {done['kept']}" if done["kept"] else ""
     ended = f"; {done['open_sessions']} open sessions will be reset" if done["open_sessions"] else ""
     say(
@@ -90,7 +91,17 @@ def restore(options: argparse.Namespace) -> int:
         f"{name}  restored: {done['waiting']} messages wait{ended}{kept}",
         options,
     )
+    if is_running and not was_down:
+        run(calls.ping(caller, name))
     return 0
+
+
+def _start_again(caller: wire.Caller, name: AgentName) -> None:
+    """As it ran before. If that fails too, what is told is why nothing was restored."""
+    try:
+        run(calls.ping(caller, name))
+    except BackchannelError:
+        pass
 
 
 REST = 3.0  # times as long as a step took: most of the daemon's time is the mail's
