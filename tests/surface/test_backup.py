@@ -1,5 +1,6 @@
 """Backup and restore: a copy that is whole whatever goes on, and what it means to go back to one."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from backchannel import BackchannelError, NotPermitted
 from backchannel.cli import safekeeping
 from backchannel.cli.commands import run_command
+from backchannel.mailbox.backup import Copying
 from backchannel.mailbox.backup import restore as put_back
 from backchannel.mailbox.database import newest_backup, open_database
 from backchannel.testing import World
@@ -135,6 +137,23 @@ def test_a_place_that_a_daemon_may_only_read_is_told_with_what_to_do(world: Worl
     told = backup(world, "bob", str(small_disk / "bob.db"), code=7)
     assert "Read-only file system" in told
     assert "name no file" in told
+
+
+def test_a_disk_without_links_takes_a_backup_too_and_loses_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    mailbox, path = tmp_path / "mailbox.db", tmp_path / "stick.db"
+    db = open_database(str(mailbox))
+    assert Copying(db, str(path), reserve_bytes=0).run().bytes == path.stat().st_size
+    with pytest.raises(BackchannelError, match="exists already"):
+        Copying(db, str(path), reserve_bytes=0).run()
+    db.close()
+    assert rows(str(path)) == []
+    assert sorted(os.listdir(tmp_path)) == ["mailbox.db", "stick.db"]
 
 
 @pytest.mark.parametrize("is_running", [True, False])

@@ -66,9 +66,10 @@ class Copying:
             try:
                 self._fill(temporary)
                 size = _sync(temporary)
-                os.link(temporary, self._path)  # unlike a rename it fails if there is a file already
+                _give_name(temporary, self._path)
             finally:
-                os.unlink(temporary)
+                if os.path.lexists(temporary):
+                    os.unlink(temporary)
             _sync(os.path.dirname(self._path))
         except (OSError, sqlite3.Error, Stopped) as error:
             if self._is_stopped:
@@ -110,6 +111,19 @@ class Copying:
         if self._is_stopped:
             raise Stopped
         time.sleep(PAUSE_S)
+
+
+def _give_name(temporary: str, path: str) -> None:
+    """Unlike a rename a link fails if there is a file already. Where a disk has no links (FAT, of a stick) it is one
+    all the same: who makes a file of that name in this very instant loses it."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "exists", path) from None
+        os.rename(temporary, path)
 
 
 def default_path(mailbox: str, name: str, wall: float) -> str:
