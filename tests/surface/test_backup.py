@@ -385,11 +385,27 @@ def test_a_damaged_mailbox_is_put_right_from_the_backup_that_its_error_names(wor
     mailbox.write_bytes(b"nothing that SQLite would know" * 100)
     failed = world.cli("up", "bob")
     assert failed.returncode == 5
-    assert path in failed.stderr
+    assert f"backchannel restore bob {path}" in failed.stderr
     kept = restore(world, "bob", path)["kept"]
     assert Path(kept).read_bytes().startswith(b"nothing that SQLite")
     assert world.cli("up", "bob").returncode == 0
     assert texts(left(world.agent("bob"))) == ["kept"]
+
+
+def test_of_a_damaged_mailbox_no_backup_is_made_and_the_mailbox_is_named(world: World, tmp_path: Path) -> None:
+    world.up("bob")
+    mailbox = Path(world.paths.state("bob", "mailbox.db"))
+    world.agent("alice").send_many("bob", ["x" * 1000] * 300)
+    world.stop("bob")
+    world.up("bob")
+    with mailbox.open("r+b") as file:
+        for page in range(20, 60):
+            file.seek(page * 2048)
+            file.write(os.urandom(1500))
+    told = json.loads(backup(world, "bob", str(tmp_path / "bob.db"), code=1))
+    assert told["message"].startswith(f"the mailbox {mailbox} is damaged (")
+    assert "***" not in told["message"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_restore_outlives_a_kill_in_the_moment_after_it(world: World, tmp_path: Path) -> None:

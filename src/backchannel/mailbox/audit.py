@@ -15,6 +15,7 @@ from ..protocol.session import Role, Snapshot
 from ..protocol.states import Cause
 from . import standing
 from .counters import COLUMNS, Count
+from .database import found_first
 from .frames import Frames
 from .mailbox import Mailbox
 from .outbox import Outbox
@@ -61,7 +62,7 @@ def _integrity(mailbox: Mailbox, *, is_whole: bool) -> Iterator[str]:
     pragma = "PRAGMA integrity_check" if is_whole else "PRAGMA quick_check"
     for (found,) in mailbox.db.execute(pragma):
         if found != "ok":
-            yield f"the file: {found.splitlines()[0]}"
+            yield f"the file: {found_first(found)}"
 
 
 def _messages(mailbox: Mailbox) -> Iterator[str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
-from .database import NEWER, UNFINISHED, MailboxUnusable, check_header
+from .database import NEWER, UNFINISHED, MailboxUnusable, check_header, damaged, found_first
 
 PAGES_A_STEP = 64  # the mailbox's own work waits for a step at most: some tenths of a millisecond
 PAUSE_S = 0.001  # between two steps, for that work; a hundred megabytes a second are left
@@ -86,11 +86,14 @@ class Copying:
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
         (page_bytes,) = self._db.execute("PRAGMA page_size").fetchone()
         status = os.statvfs(folder)
-        source = self._db.execute("PRAGMA database_list").fetchone()[2]
-        is_same_disk = os.stat(folder).st_dev == os.stat(source).st_dev
+        is_same_disk = os.stat(folder).st_dev == os.stat(self._mailbox_path()).st_dev
         wanted = pages * page_bytes + (self._reserve_bytes if is_same_disk else 0)
         if status.f_bavail * status.f_frsize < wanted:
             raise OSError(errno.ENOSPC, "no room", self._path)
+
+    def _mailbox_path(self) -> str:
+        path: str = self._db.execute("PRAGMA database_list").fetchone()[2]
+        return path
 
     def _fill(self, path: str) -> None:
         self._target = target = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -102,7 +105,12 @@ class Copying:
             target.execute(
                 "UPDATE meta SET value = 0 WHERE key = 'clean'"
             )  # nobody has closed it: its start looks again
-            _check(target, path)
+            if (found := _integrity(target)) != "ok":
+                raise damaged(self._mailbox_path(), found)
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # of a disk, or an interruption
+                raise
+            raise damaged(self._mailbox_path(), str(error)) from error
         finally:
             self._target = None
             target.close()
@@ -225,7 +233,8 @@ def _made_new(path: str, source: str, mailbox_id: str, wall: float) -> Restored:
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode=DELETE")
-        _check(db, source)
+        if (found := _integrity(db)) != "ok":
+            raise MailboxUnusable(f"{source} is damaged ({found_first(found)})", hint="use another backup")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             raise _no_backup(source)
         db.execute("BEGIN IMMEDIATE")
@@ -272,10 +281,9 @@ def _set_aside(mailbox: str, wall: float) -> str | None:
     return kept
 
 
-def _check(db: sqlite3.Connection, path: str) -> None:
-    found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise MailboxUnusable(f"{path} is damaged ({str(found).splitlines()[0]})", hint="use another backup")
+def _integrity(db: sqlite3.Connection) -> str:
+    found: str = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    return found
 
 
 def _sync(path: str) -> int:

@@ -76,11 +76,20 @@ def quick_check(db: sqlite3.Connection, path: str) -> None:
 
 def damaged(path: str, what: str) -> MailboxUnusable:
     backup = newest_backup(path)
-    advice = f"the newest backup is {backup}" if backup else "there is no backup beside it"
+    name = os.path.basename(os.path.dirname(path))
+    advice = (
+        f"backchannel restore {name} {backup} takes the newest backup" if backup else "there is no backup beside it"
+    )
     return MailboxUnusable(
-        f"the mailbox {path} is damaged ({what.splitlines()[0]}); it was left as it is",
+        f"the mailbox {path} is damaged ({found_first(what)}); it was left as it is",
         hint=f"{advice}; to begin with an empty one, move the file away yourself",
     )
+
+
+def found_first(said: str) -> str:
+    """The first thing that SQLite found, without the headings it puts above."""
+    lines = said.splitlines()
+    return next((line for line in lines if not line.startswith("***")), lines[0])
 
 
 def unusable(path: str, error: sqlite3.Error) -> BackchannelError:
