@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from backchannel.testing import World
@@ -52,3 +53,14 @@ def test_a_name_that_never_had_a_mailbox_has_an_account_of_nothing(world: World)
     world.up("analyst")
     assert world.cli("audit", "nobody").returncode == 5
     assert accounts(world, "analyst")["analyst"]["messages"]["total"] == 0
+
+
+def test_who_could_not_be_asked_is_not_said_to_add_up(world: World) -> None:
+    world.up("analyst", "executor")
+    world.stop("executor")
+    Path(world.paths.state("executor", "mailbox.db")).write_bytes(b"nothing that SQLite would know" * 100)
+    done = world.cli("audit")
+    assert done.returncode == 1
+    assert "executor" in done.stderr
+    last = next(line for line in done.stdout.splitlines() if line.startswith("@all"))
+    assert last.endswith("adds up, without 1 that could not be asked")

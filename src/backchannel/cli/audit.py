@@ -30,7 +30,7 @@ def audit(options: argparse.Namespace) -> int:
     """Prints the accounts. Exits 1 if one does not add up, else as the first agent that could not be asked."""
     caller = wire.Caller(None)
     names = [AgentName(name) for name in options.names] or caller.places.registered()
-    accounts, status = [], 0
+    accounts, missing, status = [], 0, 0
     for name in names:
         try:
             accounts.append(_account(caller, name))
@@ -38,6 +38,7 @@ def audit(options: argparse.Namespace) -> int:
             if not options.names and not caller.places.is_ours(name):
                 continue  # another user's: its owner is told
             report(error, as_json=options.json)
+            missing += 1
             status = status or exit_code(error)
     if not names and not options.json:
         print("no agents yet: backchannel up NAME")
@@ -47,7 +48,7 @@ def audit(options: argparse.Namespace) -> int:
         for account in accounts:
             print(encode(account))
     else:
-        _print(accounts)
+        _print(accounts, missing)
     return 1 if any(account["wrong"] for account in accounts) else status
 
 
@@ -80,11 +81,17 @@ def _together(accounts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _print(accounts: list[dict[str, Any]]) -> None:
+def _print(accounts: list[dict[str, Any]], missing: int) -> None:
+    verdicts = ["DOES NOT ADD UP" if account["wrong"] else "adds up" for account in accounts]
+    if missing:
+        verdicts[-1] = f"{verdicts[-1]}, without {missing} that could not be asked"
     print_columns(
         [
             ("messages", *SHOWN, ""),
-            *((a["agent"], *(str(a["messages"].get(stage, 0)) for stage in STAGES), _verdict(a)) for a in accounts),
+            *(
+                (a["agent"], *(str(a["messages"][stage]) for stage in STAGES), verdict)
+                for a, verdict in zip(accounts, verdicts, strict=True)
+            ),
         ]
     )
     print()
@@ -100,7 +107,3 @@ def _print(accounts: list[dict[str, Any]]) -> None:
     )
     for sentence in accounts[-1]["wrong"]:
         print(sentence)
-
-
-def _verdict(account: dict[str, Any]) -> str:
-    return "DOES NOT ADD UP" if account["wrong"] else "adds up"

@@ -443,9 +443,12 @@ def tap(options: argparse.Namespace) -> int:
 
 def config(options: argparse.Namespace) -> int:
     caller = caller_of(options)
-    for setting in run(calls.control(caller, caller.me(), "config"))["settings"]:
-        value = f"{setting['value']} {setting['unit']}".strip()
-        say(setting, f"{setting['key']:<15} {value:<24} {setting['origin']}", options)
+    settings = run(calls.control(caller, caller.me(), "config"))["settings"]
+    if options.json:
+        for setting in settings:
+            print(encode(setting))
+        return 0
+    print_columns([(s["key"], f"{s['value']} {s['unit']}".strip(), s["origin"]) for s in settings])
     return 0
 
 
