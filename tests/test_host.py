@@ -730,7 +730,7 @@ def test_a_backup_that_finds_no_place_is_told_why(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "backups").write_text("mine")
-    assert bench.refusal(bench.control(), "backup") == "bad_params"
+    assert bench.refusal(bench.control(), "backup") == "storage"
 
     def no_room(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "no room")
