@@ -42,7 +42,7 @@ def simulation(session: nox.Session) -> None:
 @nox.session
 def proof(session: nox.Session) -> None:
     """The proofs that take minutes, in the size that every change must pass: storms, power cuts, noise, abuse."""
-    install(session, "test", "proof")
+    install(session, "test", "proof", extra="mcp")
     session.run("pytest", "-n", "2", "-m", "proof", *session.posargs)
 
 
@@ -121,5 +121,5 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def night(session: nox.Session) -> None:
-    install(session, "test", "proof")
+    install(session, "test", "proof", extra="mcp")
     session.run("pytest", "-m", "night", "--timeout", "5400", *session.posargs)
