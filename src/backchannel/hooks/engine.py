@@ -245,10 +245,12 @@ def _settle(dialect: "Dialect", event: str, places: "Places", window: windows.Wi
 
     Mail that was queued becomes a prompt of its own: until then the end of a turn proves nothing about it.
     """
+    from ..client import render
+
     kept = []
     for message_id, sender, delivery, proofs in window.pending:
         left = proofs - (event in dialect.proofs)
-        if event == PROMPT and message_id in prompt:
+        if event == PROMPT and render.names(prompt, message_id):
             left = 1
         method = "renew" if left else "ack"
         if _settled(places, window.agent, method, message_id, sender, delivery) and left:

@@ -43,7 +43,12 @@ def _one(message: dict[str, Any], agent: str) -> str:
     lines += [text] if text else []
     is_answer = message["kind"] == "message" and message["reply_to"] is not None
     if message["kind"] in NEXT and not is_answer:
-        what = {"bc": _command(), "me": f"--as {agent}", "id": message["id"], "session": message["session"]}
+        what = {
+            "bc": _command(),
+            "me": f"--as {agent}",
+            "id": shlex.quote(message["id"]),  # its sender's choice, and this is copied into a shell
+            "session": message["session"],
+        }
         lines.append(f"({NEXT[message['kind']].format(**what)})")
     return "\n".join(lines)
 
