@@ -13,9 +13,9 @@ while true; do
     }
     id=$(jq -r .id <<<"$mail")
     if answer=$(jq -j .text <<<"$mail" | "$@" 2>&1); then
-        backchannel reply "$id" -- "$answer" >/dev/null
+        backchannel reply -- "$id" "$answer" >/dev/null
     else
         answer=${answer:0:900}
-        backchannel reject "$id" --reason="${answer:-failed without a word}" >/dev/null
+        backchannel reject --reason="${answer:-failed without a word}" -- "$id" >/dev/null
     fi
 done

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from backchannel import Agent, AsyncAgent, Delivery, LocalProtocolError, PeerAbsent, Refused, TimedOut
+from backchannel.cli.commands import build_parser
 from backchannel.testing import World, command
 
 from .helpers import answering, collect, configure, control, kill, left, status, texts, until
@@ -142,6 +144,21 @@ def test_options_may_stand_between_the_words(world: World) -> None:
     assert texts(collect(world.agent("analyst"), 1)) == ["-1"]
     several = world.cli("ack", "one", "--as", "executor", "two")
     assert (several.returncode, several.stderr.count("there is no message")) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("reply --as bob -- --id --text", {"id": "--id", "text": "--text", "agent": "bob"}),
+        ("reply one --as bob -- --text", {"id": "one", "text": "--text", "agent": "bob"}),
+        ("ack -- --one two", {"ids": ["--one", "two"]}),
+        ("serve bob --exec run -- --x", {"name": "bob", "program": ["run", "--", "--x"]}),
+        ("serve bob --max 2 --exec sh -c x --", {"max": 2, "program": ["sh", "-c", "x", "--"]}),
+    ],
+)
+def test_what_comes_after_two_dashes_is_no_option(words: str, found: dict[str, Any]) -> None:
+    options = vars(build_parser().parse_args(words.split()))
+    assert {key: options.get(key) for key in found} == found
 
 
 def test_the_answer_to_a_process_that_is_no_agent_comes_with_the_receipt(world: World) -> None:

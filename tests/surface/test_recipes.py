@@ -62,6 +62,8 @@ def test_the_recipe_in_bash_goes_on_after_an_offer_and_a_command_that_fails(worl
                 analyst.ask("executor", "silent", timeout=30)
             with pytest.raises(Refused, match="--usage"):
                 analyst.ask("executor", "noisy", timeout=30)
+            receipt = analyst.send("executor", "hello", key="--id")
+            assert receipt.wait("done", timeout=30).stage == "done"
             assert analyst.ask("executor", "hello", timeout=30).text.strip() == "hello"
 
 

@@ -203,13 +203,32 @@ class _Parser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._is_mixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, rest = self.parse_known_intermixed_args(self._masked(args), namespace)
         finally:
             self._is_mixing = False
+        for key, value in vars(found).items():
+            setattr(found, key, _unmasked(value))
+        return found, [_unmasked(word) for word in rest]
+
+    def _masked(self, args: list[str]) -> list[str]:
+        """Words after `--` are no options, nor are those of a whole command; parsed this way argparse forgets that."""
+        takes_all = [name for a in self._actions if a.nargs == argparse.REMAINDER for name in a.option_strings]
+        at = next((at for at, word in enumerate(args) if word == "--" or word in takes_all), len(args))
+        words = args[:at] if args[at:] and args[at] == "--" else args[: at + 1]
+        return words + [_MASK + word if word.startswith("-") else word for word in args[at + 1 :]]
 
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().replace("usage: ", "").strip()
         raise LocalProtocolError(message, code="usage", hint=" ".join(usage.split()))
+
+
+_MASK = "\0"  # in no word of a command line
+
+
+def _unmasked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unmasked(item) for item in value]
+    return value.removeprefix(_MASK) if isinstance(value, str) else value
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------
