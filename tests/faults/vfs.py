@@ -108,6 +108,7 @@ def guarded(guard: Guard) -> Iterator[None]:
 
 _guard = Guard()
 _guards: dict[int, Guard] = {}  # by open file: a connection may outlive its test until the collector finds it
+_guards_of_names: dict[bytes, Guard] = {}  # by path
 _kept: list[Any] = []  # what SQLite points to
 _patched: dict[int, Any] = {}
 
@@ -139,12 +140,15 @@ def _install() -> None:
         code = plain_open(vfs, name, file, flags, out)
         if code == 0:
             _guards[file] = _guard
+            if name:
+                _guards_of_names[ctypes.string_at(name)] = _guard
             methods = c_void_p.from_address(file)
             methods.value = ctypes.addressof(_guarded_methods(methods.value or 0))
         return int(code)
 
     def delete(vfs: int, name: int, sync: int) -> int:
-        return _guard.error(Operation.DELETE) or int(plain_delete(vfs, name, sync))
+        guard = _guards_of_names.get(ctypes.string_at(name))
+        return (guard.error(Operation.DELETE) if guard else 0) or int(plain_delete(vfs, name, sync))
 
     ours.open, ours.delete = Open(open_file), Delete(delete)
     _kept.extend((ours, plain_open, plain_delete, ours.open, ours.delete))
