@@ -11,7 +11,6 @@ from tests.checker.search import search
 from tests.checker.variations import HOLD, MUST_FAIL, MUTANTS, NIGHT, Variation, noticed
 from tests.checker.world import Config
 
-
 LARGE = "two DATA each way"  # as many worlds as all the others of these together
 
 
