@@ -191,6 +191,16 @@ def test_a_name_is_kept_from_one_init_to_the_next(world: World, project: Path) -
     assert "claude till: " not in said
 
 
+def test_an_agent_that_is_there_already_is_not_shared_in_silence(world: World, project: Path) -> None:
+    world.up("my-shop")
+    warning = "my-shop is there already, and its mail will be read here too"
+    assert warning in run(world, project, "init", "mcp", "claude", "--dry-run")
+    assert warning in run(world, project, "init", "claude", "--yes")
+    assert warning not in run(world, project, "init", "claude", "--yes")
+    assert warning not in run(world, project, "init", "codex", "--dry-run")
+    assert warning not in run(world, project, "init", "gemini", "--dry-run", "--agent", "my-shop")
+
+
 def test_two_directories_of_one_name_are_two_agents(world: World, project: Path) -> None:
     run(world, project, "init", "claude", "--yes")
     other = project.parent / "elsewhere" / "my-shop"

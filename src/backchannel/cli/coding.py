@@ -79,6 +79,7 @@ def plan_init(places: Places, what: str, directory: str, agent: str | None, *, m
     if older is not None and older != name:
         changes += _undeclaring(places, older, what)
     warnings = [program.note] if program.note else []
+    warnings += shared(places, name, directory, agent)
     if chosen := chosen_places():
         words = " ".join(f"{key}={shlex.quote(value)}" for key, value in chosen.items())
         warnings.append(f"start {program.command} with {words}, as they are set here: its hooks look there")
@@ -251,6 +252,14 @@ def check_free(places: Places, name: str, directory: str) -> None:
 
 
 # --- looking at what is there -----------------------------------------------------------------------------------------
+
+
+def shared(places: Places, name: str, directory: str, agent: str | None) -> list[str]:
+    """A warning, if an agent that somebody else made has the name that was found for this directory."""
+    is_set_up_here = any(str(path).startswith(directory + "/") for path in placed(places, name).values())
+    if agent is not None or is_set_up_here or name not in places.registered():
+        return []
+    return [f"{name} is there already, and its mail will be read here too; for an agent of its own: --agent NAME"]
 
 
 def examine(places: Places) -> Iterator[tuple[str, str, str, str]]:

@@ -17,7 +17,7 @@ from ..errors import BackchannelError
 from ..mcp import ADAPTER
 from ..protocol.names import AgentName
 from ..transport.paths import Places
-from .coding import PROGRAMS, check_free, chosen_places, named_by, named_in, own_command, placed, placing
+from .coding import PROGRAMS, check_free, chosen_places, named_by, named_in, own_command, placed, placing, shared
 from .init import Change, Plan, TextChange, declaring, driven_by_model, read
 from .settings import Json, edit_json, with_table, without_table
 
@@ -44,7 +44,7 @@ def plan_init(places: Places, client: str, directory: str, agent: str | None) ->
         declaring(places, name, ADAPTER),
         placing(places, name, f"mcp-{client}", path),
     ]
-    warnings = [NOTES[client]]
+    warnings = [NOTES[client], *shared(places, name, directory, agent)]
     if importlib.util.find_spec("mcp") is None:
         warnings.append("`backchannel mcp` cannot run here yet: pip install 'backchannel[mcp]'")
     return Plan(name, changes, [f"start {PROGRAMS[client].command} anew in {directory}"], warnings)
