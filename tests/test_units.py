@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.cli.service import TEMPLATES, rendered
+from backchannel.cli.layouts import TEMPLATES, rendered
 from backchannel.transport.start import DAEMON
 
 SCORE_MAX = {"system": 10, "user": 35}  # exposure in tenths: 1.0 and 3.5

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.cli.service import rendered
+from backchannel.cli.layouts import rendered
 from backchannel.transport.start import DAEMON
 
 from ..world import START_S, World, eventually

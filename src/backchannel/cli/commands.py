@@ -20,7 +20,7 @@ from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import register, write_private
 from ..transport.units import unit_of
-from . import init, recv, safekeeping, send, service, session
+from . import init, recv, safekeeping, send, service, session, systemctl
 from .common import (
     age,
     ago,
@@ -252,7 +252,7 @@ def _up(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> di
         served = None
     did = "runs already"
     if unit is not None and served is None:
-        service.start_unit(unit)
+        systemctl.start_unit(unit)
     if served is None:
         did = "made and started" if is_new else "started"
         served = run(calls.ping(caller, name))
@@ -280,7 +280,7 @@ def _down(caller: wire.Caller, name: AgentName, options: argparse.Namespace) -> 
     unit = unit_of(places, name)
     ran = served_in(places.state(name, "lock")) is not None
     if unit is not None:
-        service.stop_unit(unit)  # its sockets too, or the next push would start it
+        systemctl.stop_unit(unit)  # its sockets too, or the next push would start it
     try:
         did = "stopped" if run(calls.stop(caller, name, STOP_S)) or ran else "did not run"
     except TimedOut:
