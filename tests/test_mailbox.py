@@ -1,6 +1,7 @@
 """The mailbox by itself: opening and recovering, leases and ttls, and counters that always add up."""
 
 import functools
+import os
 import shutil
 import sqlite3
 import struct
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
 from backchannel.mailbox import standing
+from backchannel.mailbox.backup import default_path, restore
 from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database, statements
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
 from backchannel.protocol.frame import Log
@@ -482,6 +484,18 @@ def test_a_close_for_which_the_disk_has_no_room_is_an_end_too(path: Path) -> Non
     mailbox = open_mailbox(path)
     assert len(list(mailbox.ready)) == mailbox.counters.stored == 2000
     assert mailbox.epoch == 1
+
+
+def test_two_restores_and_two_backups_of_one_second_do_not_meet(path: Path, tmp_path: Path) -> None:
+    open_mailbox(path).close(WALL, NOW)
+    source = str(tmp_path / "source.db")
+    shutil.copy(path, source)
+    kept = {restore(str(path), source, random=os.urandom, wall=WALL).kept for _ in range(3)}
+    assert len(kept) == 3
+    assert all(name is not None and os.path.exists(name) for name in kept)
+    first = Path(default_path(str(path), "bob", WALL))
+    first.touch()
+    assert default_path(str(path), "bob", WALL) != str(first)
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def default_path(mailbox: str, name: str, wall: float) -> str:
         ) from None
     except OSError as error:
         raise _failure(folder, error) from error
-    return os.path.join(folder, f"{name}-{_stamp(wall)}.db")
+    return _unused(os.path.join(folder, f"{name}-{_stamp(wall)}"), ".db")
 
 
 class Restored(NamedTuple):
@@ -262,9 +262,7 @@ def _set_aside(mailbox: str, wall: float) -> str | None:
     """Gives the mailbox in place another name beside it, with all that is in its log; it stays until it is replaced."""
     if not os.path.exists(mailbox):
         return None
-    kept = f"{mailbox}.before-{_stamp(wall)}"
-    while os.path.lexists(kept):  # two restores in one second
-        kept += "+"
+    kept = _unused(f"{mailbox}.before-{_stamp(wall)}")
     try:
         db = sqlite3.connect(mailbox, isolation_level=None)
         try:
@@ -298,6 +296,15 @@ def _sync(path: str) -> int:
 
 def _stamp(wall: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
+
+
+def _unused(stem: str, ending: str = "") -> str:
+    """A path that leads nowhere yet: two of one second are told apart by a number."""
+    path, number = stem + ending, 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}{ending}"
+    return path
 
 
 def _failure(path: str, error: Exception) -> BackchannelError:
