@@ -45,6 +45,7 @@ def test_a_protocol_without_this_safeguard_is_found_out(variation: Variation) ->
     assert noticed(variation).startswith(variation.noticed_by)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("variation", MUTANTS, ids=lambda variation: variation.name)
 def test_a_mistake_in_the_machine_is_noticed(variation: Variation) -> None:
     assert noticed(variation)

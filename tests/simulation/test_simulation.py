@@ -54,6 +54,7 @@ def test_a_seed_replays_bit_for_bit_in_another_process() -> None:
     assert f"trace {here.trace}" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mistake_in_the_daemon_is_noticed(mutant: Mutant) -> None:
     assert noticed(mutant)
