@@ -78,7 +78,7 @@ def mutation(session: nox.Session) -> None:
 @nox.session
 def offline(session: nox.Session) -> None:
     """The ordinary tests once more where the kernel gives no network at all: nothing of ours needs one."""
-    install(session, "test")
+    install(session, "test", extra="mcp")
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
     pytest = str(Path(session.bin) / "pytest")
     session.run(*unshare, pytest, "-n", "4", "-m", "not night and not proof", *session.posargs, external=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("mcp.server.mcpserver", reason="the extra [mcp] is not installed")
+
 from backchannel.mcp.mail import STEP_S
 
 from .models import Model, Run, Said, Say, Seen, Use

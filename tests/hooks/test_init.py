@@ -142,6 +142,7 @@ def test_init_says_that_the_server_needs_the_extra(
     world: World, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mcpclients, "own_command", command)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert "cannot run here yet" not in str(mcpclients.plan_init(world.paths, "claude", str(project), None).warnings)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "cannot run here yet" in str(mcpclients.plan_init(world.paths, "claude", str(project), None).warnings)
