@@ -34,6 +34,7 @@ from .common import (
     seconds,
     session_line,
     whole,
+    why_it_ended,
 )
 from .terminal import printable
 
@@ -309,8 +310,7 @@ def remove(options: argparse.Namespace) -> int:
     if done.returncode:
         if not was_down:
             _unlink(places.state(name, "down"))
-        words = done.stderr.strip().splitlines()
-        reason = words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
+        reason = why_it_ended(done)
         if done.returncode == 3:
             raise Refused(reason, code="waiting_mail", hint=f"backchannel recv --as {name}")
         raise BackchannelError(f"{name} was not removed: {reason}", hint="backchannel doctor")

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +31,12 @@ def require_own(caller: wire.Caller, name: AgentName) -> None:
     if name in caller.places.registered():
         raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
     wire.check_startable(caller, name, may_start=False)
+
+
+def why_it_ended(daemon: "subprocess.CompletedProcess[str]") -> str:
+    """The error that a mode of `backchanneld` logged last, or else how it ended."""
+    words = daemon.stderr.strip().splitlines()
+    return words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {daemon.returncode}"
 
 
 def say(outcome: dict[str, Any], line: str, options: argparse.Namespace) -> None:

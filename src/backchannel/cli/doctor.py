@@ -21,7 +21,7 @@ from ..transport.dial import connect
 from ..transport.lock import served_in
 from ..transport.paths import CONTROL, SOCKET_PATH_BYTES_MAX, Places, check_private, check_socket_dir, find_places
 from . import coding, mcpclients
-from .common import ago
+from .common import ago, why_it_ended
 from .hermes import examine_profiles
 from .service import examine_units
 from .terminal import is_coloured
@@ -190,10 +190,7 @@ def _complaint(command: list[str], places: Places) -> str:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    if done.returncode == 0:
-        return ""
-    words = done.stderr.strip().splitlines()
-    return words[-1].partition(" error ")[2] or words[-1] if words else f"exit status {done.returncode}"
+    return why_it_ended(done) if done.returncode else ""
 
 
 def _running(caller: wire.Caller, name: str) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ The file belongs to whoever has it open: the agent's daemon, or for a stopped ag
 import argparse
 import os
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -16,9 +15,10 @@ from ..errors import BackchannelError, NotPermitted, PeerAbsent, Refused, TimedO
 from ..protocol.codec import Malformed, decode
 from ..protocol.codes import error_for
 from ..protocol.names import AgentName
+from ..transport import start
 from ..transport.lock import served_in
 from ..transport.paths import write_private
-from .common import require_own, say
+from .common import require_own, say, why_it_ended
 
 BACKUP_S = 3600.0  # a large mailbox on a slow disk
 STOP_S = 30.0  # an orderly end; nobody waits for this one
@@ -142,7 +142,7 @@ def _purge_line(record: dict[str, Any]) -> str:
 def run_stopped(caller: wire.Caller, name: str, words: list[str]) -> dict[str, Any] | None:
     """What a mode of `backchanneld` for a stopped agent did; None if its daemon runs. Raises why it did not."""
     places = caller.places
-    command = [sys.executable, "-P", "-m", "backchannel.daemon", name, "--state", places.state_dir]
+    command = [*start.DAEMON, name, "--state", places.state_dir]
     command += ["--dir", places.socket_dir, *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode == NAME_TAKEN:
@@ -150,9 +150,7 @@ def run_stopped(caller: wire.Caller, name: str, words: list[str]) -> dict[str, A
     try:
         answer: dict[str, Any] = decode(done.stdout)
     except Malformed:  # it ended before it could begin
-        said = done.stderr.strip().splitlines()
-        reason = said[-1].partition(" error ")[2] or said[-1] if said else f"exit status {done.returncode}"
-        raise BackchannelError(f"nothing was done to {name}: {reason}", hint="backchannel doctor") from None
+        raise BackchannelError(f"nothing was done to {name}: {why_it_ended(done)}", hint="backchannel doctor") from None
     if "error" in answer:
         raise error_for(**answer["error"])
     return answer
