@@ -307,7 +307,7 @@ class AsyncAgent:
             idle_timeout=idle_timeout,
         )  # fmt: skip
         opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
-        return await self._hold(session_id, opening, stream)
+        return await self._kept(stream, opening)
 
     async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
         """As `Agent.requests`."""
@@ -334,13 +334,15 @@ class AsyncAgent:
         found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
         return [SessionRecord(raw) for raw in found]
 
-    async def _hold(
-        self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None
-    ) -> AsyncSession:
+    async def _hold(self, session_id: str, conversation: "Conversation[Any]") -> AsyncSession:
         """As `Agent._hold`."""
-        stream = stream or _Stream(self, {"session": session_id})
+        stream = _Stream(self, {"session": session_id})
+        return await self._kept(stream, sessioncalls.claimed(self._caller, stream, conversation))
+
+    async def _kept(self, stream: "_Stream", conversation: "Conversation[Any]") -> AsyncSession:
+        """As `Agent._kept`."""
         try:
-            raw = await stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+            raw = await stream.carry_out(conversation)
         except BaseException:
             stream.finish()
             raise

@@ -358,7 +358,7 @@ class Agent:
             idle_timeout=idle_timeout,
         )  # fmt: skip
         opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
-        return self._hold(session_id, opening, stream)
+        return self._kept(stream, opening)
 
     def requests(self, wait: float | None = None) -> Iterator[Request]:
         """Yields the tasks that others offer, as they come; ends after `wait` seconds without one (None: never).
@@ -395,11 +395,15 @@ class Agent:
         found = run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
         return [SessionRecord(raw) for raw in found]
 
-    def _hold(self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None) -> Session:
-        """Claims a session's mail, carries out what gives its record, and keeps the claim for the `Session`."""
-        stream = stream or self._keeper.open({"session": session_id})
+    def _hold(self, session_id: str, conversation: "Conversation[Any]") -> Session:
+        """Claims a session's mail, then carries out what gives its record."""
+        stream = self._keeper.open({"session": session_id})
+        return self._kept(stream, sessioncalls.claimed(self._caller, stream, conversation))
+
+    def _kept(self, stream: "_Stream", conversation: "Conversation[Any]") -> Session:
+        """Carries out what claims a session's mail and gives its record, and keeps the claim for the `Session`."""
         try:
-            raw = stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+            raw = stream.carry_out(conversation)
         except BaseException:
             self._keeper.close(stream)
             raise

@@ -50,7 +50,7 @@ def is_closed(record: "Record") -> bool:
 def open_session(
     caller: Caller, stream: Stream, session_id: str, to: str, task: str, timeout: float | None, **options: "Any"
 ) -> "Conversation[Record]":
-    """Offers a task, and returns the record once the peer's agent accepted. The stream has claimed the session.
+    """Offers a task, and returns the record once the peer's agent accepted. The stream claims the session.
 
     Raises `Refused` (rejected, with the reason), `TimedOut` after `timeout` seconds, `PeerAbsent` at once for a name
     that nobody has. Whatever it raises, the session is over: the peer is told.
@@ -59,8 +59,9 @@ def open_session(
     is_withdrawn = False
     try:
         accept_timeout = WITHOUT_END_S if timeout is None else timeout
-        record = yield from offer(caller, session_id, to, task, accept_timeout, **options)
-        record = yield from watch_until(caller, record, lambda now: now["state"] != "SYN-SENT", deadline)
+        params = _offered(caller, session_id, to, task, accept_timeout, options)
+        record = yield from stream_call(caller, stream, "open", params, CALL_S)  # its claim goes before it
+        record = yield from _await_acceptance(caller, record, deadline)
         if record["state"] == "SYN-SENT":
             is_withdrawn = True
             yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
@@ -90,12 +91,26 @@ def offer(
     caller: Caller, session_id: str, to: str, task: str, accept_timeout: float | None, **options: "Any"
 ) -> "Conversation[Record]":
     """Offers a task, and returns the record at once: SYN-SENT."""
+    params = _offered(caller, session_id, to, task, accept_timeout, options)
+    result: Record = yield from call(caller, caller.me(), CONTROL, "open", params, CALL_S)
+    return result
+
+
+def _offered(
+    caller: Caller, session_id: str, to: str, task: str, accept_timeout: float | None, options: "dict[str, Any]"
+) -> "dict[str, Any]":
     params = {"session": session_id, "to": AgentName(to), "text": calls.check_text(task), **options}
     params["accept_timeout"] = accept_timeout
     if os.path.exists(caller.places.state(params["to"], "down")):  # by a person's wish: an error, as for a message
         raise PeerAbsent(f"{to} is down", hint=f"start it: backchannel up {to}")
-    result: Record = yield from call(caller, caller.me(), CONTROL, "open", params, CALL_S)
-    return result
+    return params
+
+
+def _await_acceptance(caller: Caller, record: "Record", deadline: float | None) -> "Conversation[Record]":
+    """The record once the offer was answered, or as it stands at the deadline. That it arrived is no news."""
+    while record["state"] == "SYN-SENT" and (left := calls.slice_left(deadline)) > 0:
+        (record,) = yield from sessions(caller, left, session=record["id"], version=record["version"], state="SYN-SENT")
+    return record
 
 
 def _give_up(caller: Caller, session_id: str, reason: str) -> "Conversation[None]":

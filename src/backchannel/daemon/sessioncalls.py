@@ -101,8 +101,9 @@ class SessionCalls:
             raise _bad(f"{target} cannot open a session with itself", "name another agent, or send it a message")
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
-        host.own_calls.require_target(target)
-        if sum(s.state.is_open for s in sessions.endpoint.sessions()) >= OPEN_MAX:
+        if host.key_of(target) is None:  # to look through all names takes longer than the rest of an open
+            host.own_calls.require_target(target)
+        if sessions.endpoint.open_count >= OPEN_MAX:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
         self._keep_reserve(len(params.text.encode()), now)
         lineage = host.own_calls.inherit(lineage, now)
@@ -354,7 +355,10 @@ class SessionCalls:
         is_over = watcher.deadline <= now
         if params.session is not None:
             session = host.sessions.endpoint.find(params.session)
-            if session is not None and session.version == params.version and not is_over:
+            is_known = session is not None and (
+                session.version == params.version or session.state.value == params.state
+            )
+            if is_known and not is_over:
                 return None
             found = [host.sessions.endpoint.session(params.session)]
         else:
@@ -371,9 +375,11 @@ class SessionCalls:
         return answer(watcher.request_id, {"sessions": records})
 
     def _found(self, params: sessionwire.Sessions) -> list[Session]:
-        found = _matching(params, self._host.sessions.endpoint.sessions())
+        endpoint = self._host.sessions.endpoint
+        is_of_offers = params.state == State.SYN_RECEIVED.value
+        found = _matching(params, endpoint.offers() if is_of_offers else endpoint.sessions())
         # Ids begin with the time. Offers are answered in the order they came, all else is looked at from its end.
-        found.sort(key=lambda session: session.id, reverse=params.state != State.SYN_RECEIVED.value)
+        found.sort(key=lambda session: session.id, reverse=not is_of_offers)
         return found[: params.max]
 
     def trace(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:

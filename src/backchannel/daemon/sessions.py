@@ -272,7 +272,7 @@ class Sessions:
             "stalled": self._host.courier.stalled(session_id, session.peer),
             "hops": about.hops,
             "trace_id": about.trace_id,
-            "path": list(self.store.lineage(session_id).path),
+            "path": about.path.split(",") if about.path else [],
             "opened_at": about.opened_at,
             "ended_at": about.ended_at,
             "progress": about.progress,

@@ -31,6 +31,7 @@ class About(NamedTuple):
     is_waiting: int
     hops: int
     trace_id: str | None
+    path: str | None  # the agents it came through, oldest first, with commas
     opened_at: float
     ended_at: float | None
 
@@ -160,7 +161,7 @@ class Sessions:
         return About(
             *self._db.execute(
                 "SELECT task, status, result, peer_status, peer_result, retry_after, progress, progress_at, is_waiting,"
-                " hops, trace_id, opened_at, ended_at FROM sessions WHERE id = ?",
+                " hops, trace_id, path, opened_at, ended_at FROM sessions WHERE id = ?",
                 (session,),
             ).fetchone()
         )
