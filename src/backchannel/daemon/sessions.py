@@ -36,7 +36,7 @@ from ..protocol.events import (
     SessionOffered,
 )
 from ..protocol.session import Local, Role
-from ..protocol.sessionframe import Data, Fin, FrameId, Probe
+from ..protocol.sessionframe import Data, Fin, FrameId, Probe, SessionFrame
 from ..protocol.sessionwire import (
     Lineage,
     answer_body,
@@ -84,6 +84,7 @@ class Sessions:
         self._asked: dict[FrameId, deque[Asked]] = {}
         self.endpoint = self._restored(now)
         self.changed: set[str] = set()  # in this pass, for those who wait for news
+        self._queued_last: tuple[bytes, SessionFrame, Lineage] | None = None  # mostly it is what is pushed next
 
     # --- a pass -------------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class Sessions:
             match effect:
                 case Enqueue(peer=target, frame=sent):
                     params = encode_frame(target, sent, lineage)
+                    self._queued_last = params, sent, lineage or Lineage()
                     self.frames.add(target, *sent.id, params, wall, say_id if isinstance(sent, Data) else None)
                     self._note_sent(sent)
                 case Strike(frame=name, why=why):
@@ -173,7 +175,10 @@ class Sessions:
 
     def prepare(self, row: FrameRow) -> bytes | None:
         """The params of a queued frame as they are to be pushed today; None while it must wait for a PROBE."""
-        sent, lineage = decode_frame(row.params)
+        if self._queued_last is not None and self._queued_last[0] == row.params:
+            _, sent, lineage = self._queued_last
+        else:
+            sent, lineage = decode_frame(row.params)
         outgoing = self.endpoint.outgoing(sent)
         if outgoing is None:
             return None
