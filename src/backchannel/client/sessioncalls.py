@@ -61,12 +61,14 @@ def open_session(
         accept_timeout = WITHOUT_END_S if timeout is None else timeout
         params = _offered(caller, session_id, to, task, accept_timeout, options)
         record = yield from stream_call(caller, stream, "open", params, CALL_S)  # its claim goes before it
-        record = yield from _await_acceptance(caller, record, deadline)
+        record, is_told = yield from _await_answer(caller, record, deadline)
         if record["state"] == "SYN-SENT":
             is_withdrawn = True
             yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
             record = yield from look(caller, session_id)  # it may have been answered in that moment
-        yield from _settle_notice(caller, stream, session_id)
+            is_told = False
+        if not is_told:
+            yield from _settle_notice(caller, stream, session_id)
     except (BackchannelError, GeneratorExit):
         raise
     except BaseException as interruption:  # nobody waits for an answer any more
@@ -106,11 +108,17 @@ def _offered(
     return params
 
 
-def _await_acceptance(caller: Caller, record: "Record", deadline: float | None) -> "Conversation[Record]":
-    """The record once the offer was answered, or as it stands at the deadline. That it arrived is no news."""
+def _await_answer(caller: Caller, record: "Record", deadline: float | None) -> "Conversation[tuple[Record, bool]]":
+    """The record once the offer was answered, or as it stands at the deadline; and whether the daemon takes that answer
+    for the notice (an older one does not). That the offer arrived is no news."""
+    is_told = False
+    params = {"session": record["id"], "state": "SYN-SENT", "told": True}
     while record["state"] == "SYN-SENT" and (left := calls.slice_left(deadline)) > 0:
-        (record,) = yield from sessions(caller, left, session=record["id"], version=record["version"], state="SYN-SENT")
-    return record
+        params |= {"version": record["version"], "wait": left}
+        result = yield from call(caller, caller.me(), CONTROL, "sessions", params, left + ANSWER_GRACE_S)
+        (record,) = result["sessions"]
+        is_told = "told" in result
+    return record, is_told
 
 
 def _give_up(caller: Caller, session_id: str, reason: str) -> "Conversation[None]":

@@ -323,7 +323,16 @@ class SessionCalls:
             if len(self.watchers) >= WAITS_MAX:
                 raise again()
             self.watchers.append(watcher)
+        elif params.told and params.session is not None:
+            self._host.sessions.was_told(params.session, wall)
         return line
+
+    def will_tell(self, session: Session) -> bool:
+        """Whether somebody waits for just this news, and needs no notice of it."""
+        return any(
+            watcher.params.told and watcher.params.session == session.id and not _is_known(watcher.params, session)
+            for watcher in self.watchers
+        )
 
     def answer_watchers(self, answers: list[Answer], now: float) -> None:
         """Those who wait for news of sessions, after a commit."""
@@ -355,10 +364,7 @@ class SessionCalls:
         is_over = watcher.deadline <= now
         if params.session is not None:
             session = host.sessions.endpoint.find(params.session)
-            is_known = session is not None and (
-                session.version == params.version or session.state.value == params.state
-            )
-            if is_known and not is_over:
+            if session is not None and _is_known(params, session) and not is_over:
                 return None
             found = [host.sessions.endpoint.session(params.session)]
         else:
@@ -372,7 +378,8 @@ class SessionCalls:
             size += sum(len(record[text] or "") for text in ("task", "result", "peer_result"))
             if size > ANSWER_CHARS_MAX:
                 break
-        return answer(watcher.request_id, {"sessions": records})
+        told = {"told": True} if params.told and params.session is not None else {}
+        return answer(watcher.request_id, {"sessions": records, **told})
 
     def _found(self, params: sessionwire.Sessions) -> list[Session]:
         endpoint = self._host.sessions.endpoint
@@ -459,6 +466,11 @@ class Rehearsal:
             real = self._host.sessions.endpoint.session(session_id)
             self._copies[session_id] = Session(self._host.sessions.local, real.snapshot())
         return self._copies[session_id]
+
+
+def _is_known(params: sessionwire.Sessions, session: Session) -> bool:
+    """Whether it is no news to who asks for one session."""
+    return session.version == params.version or session.state.value == params.state
 
 
 def _matching(params: sessionwire.Sessions, sessions: Iterable[Session]) -> list[Session]:

@@ -35,6 +35,7 @@ from ..protocol.events import (
     SessionClosed,
     SessionOffered,
 )
+from ..protocol.receipt import Stage
 from ..protocol.session import Local, Role
 from ..protocol.sessionframe import Data, Fin, FrameId, Probe, SessionFrame
 from ..protocol.sessionwire import (
@@ -317,6 +318,7 @@ class Sessions:
                 self._put(session, peer, "offer", f"{session}/offer", task, {}, now, wall)
             case SessionAccepted(session=session, peer=peer):
                 self._put(session, peer, "accepted", f"{session}/accepted", "", {}, now, wall)
+                self._tell(session, wall)
             case DataAcknowledged(session=session, acked=acked):
                 self.frames.acknowledged(session, acked, wall)
             case PeerProgressed(session=session, note=note):
@@ -337,10 +339,25 @@ class Sessions:
             headers = {} if event.retry_after is None else {"retry_after": f"{event.retry_after:g}"}
             name = f"{event.session}/rejected"
             self._put(event.session, event.peer, "rejected", name, event.reason, headers, now, wall)
+            self._tell(event.session, wall)
         elif event.cause in (Cause.RESET, Cause.EXPIRED):
             logger.info("%s: session %s with %s: %s", self._host.name, event.session, event.peer, event.cause.value)
             name, headers = f"{event.session}/reset", {"cause": event.cause.value}
             self._put(event.session, event.peer, "reset", name, event.reason, headers, now, wall)
+            self._tell(event.session, wall)
+
+    def _tell(self, session: str, wall: float) -> None:
+        """A notice was put. Who waits for this news is told by its answer, so that is acknowledged as it comes."""
+        if self._host.session_calls.will_tell(self.endpoint.session(session)):
+            self.was_told(session, wall)
+
+    def was_told(self, session: str, wall: float) -> None:
+        """Our agent knows how its offer ended: notices of it that nobody took are acknowledged."""
+        peer = self.endpoint.session(session).peer
+        for kind in ("accepted", "rejected", "reset"):
+            state = self._host.mailbox.find(f"{session}/{kind}", peer)
+            if state is not None and state.stage is Stage.STORED:
+                self._host.mailbox.ack(state, "ack", wall)
 
     def withdraw(self, session: str, kind: str, reason: str, wall: float) -> bool:
         """A notice has become pointless. True if there was one, and nobody had taken it."""

@@ -130,6 +130,7 @@ class Sessions(msgspec.Struct, gc=False):
     known: list[str] = []
     max: int = 100
     wait: float = 0.0
+    told: bool = False  # with `session`: who asks acts on the answer, and needs no notice of how the offer ended
 
 
 class Trace(msgspec.Struct, gc=False):
