@@ -247,3 +247,22 @@ def test_offers_are_found_without_looking_at_what_is_over(bench: Bench, monkeypa
     assert offer["id"] == S + "1"
     offered_too = bench.call(bench.control(), "open", session=S + "2", to="analyst", text="and PR 43")
     assert offered_too["state"] == "SYN-SENT"
+
+
+def test_an_offer_that_another_connection_holds_is_not_accepted_by_who_would_claim_it(bench: Bench) -> None:
+    frame(bench, "SYN", number=[1, 1], text="review PR 42")
+    holder, other = bench.control(), bench.control()
+    bench.call(holder, "claim", session=S + "1")
+    assert bench.refusal(other, "accept", session=S + "1", claim=True) == "taken"
+    assert bench.call(other, "sessions", session=S + "1")["sessions"][0]["state"] == "SYN-RECEIVED"
+    assert bench.call(holder, "accept", session=S + "1", claim=True)["state"] == "ESTABLISHED"
+
+
+def test_who_accepts_with_a_claim_alone_gets_the_mail(bench: Bench) -> None:
+    frame(bench, "SYN", number=[1, 1], text="review PR 42")
+    holder, other = bench.control(), bench.control()
+    bench.call(holder, "accept", session=S + "1", claim=True)
+    frame(bench, "DATA", seq=1, text="focus on auth")
+    assert bench.call(other, "take")["messages"] == []
+    (mail,) = bench.call(holder, "take")["messages"]
+    assert mail["id"] == S + "1/1"

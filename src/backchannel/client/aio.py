@@ -1,7 +1,7 @@
 """`AsyncAgent`: the same names as `Agent`, awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -301,13 +301,14 @@ class AsyncAgent:
     ) -> AsyncSession:
         """As `Agent.open`. A task that is cancelled here withdraws its offer."""
         session_id = wire.new_id("s")
-        stream = _Stream(self, {"session": session_id})
         options = traced(
             self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
             idle_timeout=idle_timeout,
         )  # fmt: skip
-        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
-        return await self._kept(stream, opening)
+        return await self._hold(
+            session_id,
+            lambda stream: sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options),
+        )
 
     async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
         """As `Agent.requests`."""
@@ -323,7 +324,8 @@ class AsyncAgent:
 
     async def session(self, session_id: str) -> AsyncSession:
         """As `Agent.session`."""
-        return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
+        look = sessioncalls.look(self._caller, session_id)
+        return await self._hold(session_id, lambda stream: sessioncalls.claimed(self._caller, stream, look))
 
     async def look(self, session_id: str) -> SessionRecord:
         """As `Agent.look`."""
@@ -334,15 +336,11 @@ class AsyncAgent:
         found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
         return [SessionRecord(raw) for raw in found]
 
-    async def _hold(self, session_id: str, conversation: "Conversation[Any]") -> AsyncSession:
+    async def _hold(self, session_id: str, claiming: "Callable[[_Stream], Conversation[Any]]") -> AsyncSession:
         """As `Agent._hold`."""
         stream = _Stream(self, {"session": session_id})
-        return await self._kept(stream, sessioncalls.claimed(self._caller, stream, conversation))
-
-    async def _kept(self, stream: "_Stream", conversation: "Conversation[Any]") -> AsyncSession:
-        """As `Agent._kept`."""
         try:
-            raw = await stream.carry_out(conversation)
+            raw = await stream.carry_out(claiming(stream))
         except BaseException:
             stream.finish()
             raise

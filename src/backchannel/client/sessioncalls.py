@@ -28,7 +28,7 @@ TIMERS = ("accept_timeout", "deadline", "idle_timeout")  # the reasons of a sess
 WITHOUT_END_S = 366 * 86400.0  # the longest wait the wire knows: a year
 REASON_CHARS_MAX = 1000  # of a reason; what an exception has to say is cut to it
 SESSIONS_MAX = 1000  # of one answer
-OFFERS_SEEN_MAX = 200  # then those that are over are sorted out
+OFFERS_SEEN_MAX = 64  # then those that are over are sorted out
 
 TALKING = ("ESTABLISHED", "CLOSE-WAIT")  # we may say more
 UNANSWERED = ("SYN-SENT", "SYN-RECEIVED")
@@ -139,6 +139,13 @@ def _settle_notice(caller: Caller, stream: Stream, session_id: str) -> "Conversa
 def accept(caller: Caller, session_id: str, **limits: "Any") -> "Conversation[Record]":
     """Raises `LocalProtocolError` (`session_state`) for what is no open offer any more."""
     return (yield from _tell(caller, "accept", session_id, **limits))
+
+
+def accept_and_claim(caller: Caller, stream: Stream, session_id: str, **limits: "Any") -> "Conversation[Record]":
+    """The same, and the stream claims its mail. Raises `Refused` (`taken`) too; then nothing happened."""
+    params = {"session": check_id(session_id), "claim": True, **limits}
+    result: Record = yield from stream_call(caller, stream, "accept", params, CALL_S)
+    return result
 
 
 def reject(caller: Caller, session_id: str, reason: str, retry_after: float | None = None) -> "Conversation[Record]":

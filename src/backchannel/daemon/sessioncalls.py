@@ -119,6 +119,8 @@ class SessionCalls:
         sessions = self._host.sessions
         limits = sessionwire.to_limits(params, None).narrowed(self._host.config.session_limits)
         session = sessions.endpoint.session(params.session)
+        if params.claim:
+            self._host.own_calls.claim_session(params.session, caller)
         if session.role is not Role.ACCEPTOR or session.state in (State.SYN_RECEIVED, State.CLOSED):
             effects = sessions.endpoint.accept(params.session, now, limits)
             sessions.withdraw(params.session, "offer", ANSWERED, wall)

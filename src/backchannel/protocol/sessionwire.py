@@ -113,6 +113,7 @@ class Accept(msgspec.Struct, gc=False):
     max_bytes: int | None = None
     deadline: float | None = None
     idle_timeout: float | None = None
+    claim: bool = False  # claims the session's mail for this connection too; if another has it, nothing happens
 
 
 class Abort(msgspec.Struct, gc=False):
