@@ -384,7 +384,9 @@ def test_a_lease_whose_ack_was_rolled_back_is_still_the_same_lease(path: Path) -
     holder = lease.holder
     take(mailbox, lease)
     mailbox.commit()
-    mailbox.ack(mailbox.current("m-1", None, 1), "ack", WALL)
+    state = mailbox.get("m-1", None)
+    state.check_current(1)
+    mailbox.ack(state, "ack", WALL)
     mailbox.rollback()
     assert mailbox.leases == {"t-1": lease}
     assert (lease.holder, lease.deadline) == (holder, None)
@@ -637,12 +639,13 @@ class MailboxMachine(RuleBasedStateMachine):
         delivery = message.delivery + 1 if how == "stale" else message.delivery
         shown = "@user" if message.sender.startswith("@") else message.sender
         expected = "ended" if not message.is_unacked else "stale" if how == "stale" or not message.delivery else ""
+        state = self.mailbox.get(message.id, shown)
         if expected:
             with pytest.raises(Refused) as caught:
-                self.mailbox.current(message.id, shown, delivery)
+                state.check_current(delivery)
             assert caught.value.code == expected
             return
-        state = self.mailbox.current(message.id, shown, delivery)
+        state.check_current(delivery)
         if how == "ack":
             self.mailbox.ack(state, "ack", WALL)
             message.stage = "acked"
