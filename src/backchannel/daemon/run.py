@@ -28,7 +28,7 @@ from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
 from ..transport.start import ON_DEMAND
-from . import log, stopped
+from . import stopped
 from .config import Config, load
 from .host import Host
 from .log import logger
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Serves the names given until told to stop. Returns the exit status."""
     options = _parse(argv)
-    log.set_up(options.log_format)
+    logger.set_up(options.log_format)
     os.umask(0o077)
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
@@ -272,7 +272,7 @@ def _settings(places: Places, name: AgentName) -> Config:
 
 
 def _bound_log(places: Places, name: AgentName, config: Config) -> None:
-    log.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
+    logger.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
 
 
 def _harden() -> None:
