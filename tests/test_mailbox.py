@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
 from backchannel.mailbox import standing
 from backchannel.mailbox.backup import default_path, restore
-from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database, statements
+from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
 from backchannel.protocol.frame import Log
 from backchannel.protocol.receipt import Stage
@@ -75,13 +75,6 @@ def test_a_mailbox_is_the_same_when_opened_again(path: Path) -> None:
     mailbox = open_mailbox(path)
     assert mailbox.mailbox_id == before
     assert stage_of(mailbox, "m-1") == "stored"
-
-
-def test_the_schema_is_read_statement_by_statement() -> None:
-    assert statements("-- a; comment\nCREATE TABLE a (b); \nCREATE TABLE c (\n d\n);\n") == [
-        "-- a; comment\nCREATE TABLE a (b); \n",
-        "CREATE TABLE c (\n d\n);\n",
-    ]
 
 
 def test_what_is_looked_up_is_found_by_an_index(path: Path) -> None:

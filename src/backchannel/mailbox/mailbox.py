@@ -21,7 +21,7 @@ from ..protocol.frame import Log
 from ..protocol.receipt import Stage
 from . import standing
 from .counters import Counters
-from .database import damaged, is_full, open_database, quick_check, unusable
+from .database import damaged, is_full, open_database, quick_check, release_memory, unusable
 from .ready import Ready
 from .standing import INLINE_MAX, SIZE, TEXT, Standing
 
@@ -278,6 +278,7 @@ class Mailbox:
         self.clock_shift = float(meta.get("clock_shift", 0.0))
         self._stand(found, now)
         self._read_back()
+        release_memory(self.db)
 
     def _stand(self, found: Standing, now: float) -> None:
         """Takes over what memory mirrors. What is handed out waits for its client."""
@@ -375,6 +376,7 @@ class Mailbox:
         self.db.execute(
             "INSERT INTO meta (key, value) VALUES ('checkpoints', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
         )
+        release_memory(self.db)
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
