@@ -13,7 +13,7 @@ from _thread import allocate_lock  # `threading` costs a millisecond more
 
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
-from ..protocol.codec import Malformed, decode_foreign, encode_request
+from ..protocol.codec import Malformed, decode_answer, encode_request
 from ..protocol.codes import error_for
 from ..protocol.names import AgentName, closest, make_id
 from ..transport.dial import Socket, peer_uid
@@ -394,8 +394,7 @@ def result_of(line: bytes) -> "Any":
 def numbered(line: bytes) -> "tuple[int | None, Any]":
     """Which request a line answers (None: one that could not be read), and its result, or the exception it means."""
     try:
-        # A daemon whose uid we looked at encodes by our limits; to look again is a third of the price of reading it.
-        answer = decode_foreign(line)
+        answer = decode_answer(line)  # a daemon's: we looked at its uid
         if "result" in answer:
             return answer["id"], answer["result"]
         error = answer["error"]

@@ -5,18 +5,22 @@ number beyond a double, integers below 2^53, no lone surrogates, at most 32 leve
 keys the last counts. The daemon's twin is `fastcodec`; `conformance/codec.json` runs against both.
 
 It uses the C scanner behind `json` directly: importing `json` itself pulls in `re` and costs as much as half an
-interpreter start, which the command line's `send` would feel.
+interpreter start, which the command line's `send` would feel. Long texts are msgspec's work as soon as a process has
+met enough of them to pay for its import.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
     from typing import Any
 
     Scan = Callable[[str, int], tuple[Any, int]]
 
 DEPTH_MAX = 32  # deeper than any envelope needs, far from any recursion limit
 INTEGER_MAX = 2**53 - 1  # the last integer that every JSON implementation keeps
+LONG = 1 << 16  # characters of a text, bytes of a line; with shorter ones nobody feels which codec it is
+LONG_TEXTS_BEFORE_IMPORT = 16  # of 1 MiB; then msgspec would have saved as much as its import costs, 20 ms
 
 
 class Malformed(ValueError):
@@ -25,20 +29,36 @@ class Malformed(ValueError):
 
 def decode(line: bytes | str) -> "Any":
     """One JSON value from one line. Raises `Malformed`."""
-    value = decode_foreign(line)
+    text = _text_of(line)
+    may_hide = "\\ud" in text or "\\uD" in text  # a lone surrogate, in a value that a later key replaces
+    value = _decode(text, _scan_all if may_hide else _scan)
     check(value)
     return value
 
 
 def decode_foreign(line: bytes | str) -> "Any":
     """The same for what another program wrote by its own rules: without our limits on depth, numbers and surrogates."""
+    return _decode(_text_of(line), _scan)
+
+
+def decode_answer(line: bytes) -> "Any":
+    """The same for what a daemon of ours wrote, who knows the rules: to look again is a third of the price of reading.
+    Raises `Malformed`."""
+    if len(line) >= LONG and (fast := _fastcodec()) is not None:
+        return fast.decode_answer(line)
+    return decode_foreign(line)
+
+
+def _text_of(line: bytes | str) -> str:
     try:
-        text = line if isinstance(line, str) else line.decode()
-        text = text.strip(" \t\r\n")
-        may_hide = "\\ud" in text or "\\uD" in text  # a lone surrogate, in a value that a later key replaces
-        value, end = (_scan_all if may_hide else _scan)(text, 0)
+        return (line if isinstance(line, str) else line.decode()).strip(" \t\r\n")
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
+
+
+def _decode(text: str, scan: "Scan") -> "Any":
+    try:
+        value, end = scan(text, 0)
     except StopIteration as stop:
         raise Malformed(f"no JSON value at character {stop.value}") from None
     except Malformed:
@@ -103,8 +123,26 @@ def encode(value: "Any") -> str:
 
 def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]") -> bytes:
     """One request line, newline included. Raises `UnicodeEncodeError` for a lone surrogate."""
+    text = params.get("text")
+    if type(text) is str and len(text) >= LONG and (fast := _fastcodec()) is not None:
+        line: bytes = fast.encode_request(rpc_id, method, params)
+        return line
     body = ",".join([quote(k) + ":" + encode(v) for k, v in params.items() if v is not None])
     return f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{body}}}}}\n'.encode()
+
+
+_long_texts = 0
+
+
+def _fastcodec() -> "ModuleType | None":
+    """Our twin, if this process has met so many long texts that it is worth its import."""
+    global _long_texts
+    if _long_texts < LONG_TEXTS_BEFORE_IMPORT:
+        _long_texts += 1
+        return None
+    from . import fastcodec
+
+    return fastcodec
 
 
 def _no_constant(name: str) -> None:
