@@ -31,7 +31,7 @@ from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
 from .copying import Copier
-from .flush import FlushThread, Log
+from .flush import Flush, Flusher, Log
 from .host import Host, StorageFailed
 from .log import Sparingly, logger
 
@@ -132,7 +132,7 @@ class Server:
         self._wakes: list[tuple[float, int, Seat]] = []  # a heap; the number only keeps seats from being compared
         self._wake_numbers = count()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._flusher = FlushThread()
+        self._flusher = Flusher()
         self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
@@ -157,7 +157,7 @@ class Server:
         self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
-        return Log(path, self._flusher)
+        return Log(path)
 
     def add(self, seat: Seat) -> None:
         """Begins to serve one more name."""
@@ -317,6 +317,9 @@ class Server:
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
+        for seat in touched:
+            if not seat.is_closed:
+                self._flush(seat)
         if self._refused:
             for link, error in self._refused:
                 self._refuse_now(link, error)
@@ -330,7 +333,6 @@ class Server:
                 self._send_couriers(seat)
                 if seat.host.operating.next_clearing <= self.now:
                     self._clear_up(seat)
-                seat.log.handle_timer(self.now)
                 self._maybe_checkpoint(seat)
                 self._set_alarm(seat)
         # Only a loop that gets this far, commits included, is alive.
@@ -690,13 +692,28 @@ class Server:
             for listener in (seat.inbox, seat.control):
                 self._epoll.modify(listener.sock.fileno(), select.EPOLLIN)
 
+    def _flush(self, seat: Seat) -> None:
+        """Begins a flush if one is due. Unless the disk is slow, what waits for it is answered when this returns."""
+        upto = seat.log.begin(self.now)
+        if upto is None:
+            return
+        if seat.log.is_awaited and not seat.is_tight:
+            seat.log.make_room()
+        if seat.log.is_awaited and self._flusher.is_quick:
+            self._flushed(self._flusher.flush(seat.log, upto))
+        else:
+            self._flusher.ask(seat.log, upto)
+
     def _handle_flushes(self) -> None:
-        for log, upto, error in self._flusher.done():
-            if error is not None and not log.is_closed:
-                raise StorageFailed(f"fdatasync: {error}")
-            log.flushed(upto, self.now)
-            if (seat := self._by_log.get(log)) is not None:
+        for flush in self._flusher.done():
+            self._flushed(flush)
+            if (seat := self._by_log.get(flush.log)) is not None:
                 self._touch(seat)
+
+    def _flushed(self, flush: Flush) -> None:
+        if flush.error is not None and not flush.log.is_closed:
+            raise StorageFailed(f"fdatasync: {flush.error}")
+        flush.log.flushed(flush.upto, self.now)
 
     def _handle_copies(self) -> None:
         for copying, outcome in self._copier.done():
