@@ -278,7 +278,6 @@ class Mailbox:
         self.clock_shift = float(meta.get("clock_shift", 0.0))
         self._stand(found, now)
         self._read_back()
-        release_memory(self.db)
 
     def _stand(self, found: Standing, now: float) -> None:
         """Takes over what memory mirrors. What is handed out waits for its client."""
