@@ -31,7 +31,7 @@ from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
 from .copying import Copier
-from .flush import FlushThread, Log
+from .flush import Flush, Flusher, Log
 from .host import Host, StorageFailed
 from .log import Sparingly, logger
 
@@ -135,19 +135,19 @@ class Server:
         self._wakes: list[tuple[float, int, Seat]] = []  # a heap; the number only keeps seats from being compared
         self._wake_numbers = count()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._flusher = FlushThread()
+        self._flusher = Flusher()
         self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
         self._carriages: dict[links.Carriage, Seat] = {}
         self._fresh: list[Link] = []  # accepted in this pass, not yet watched
         self._refused: list[tuple[Link, BackchannelError]] = []  # in this pass, behind requests that come first
-        self._paused_until: float | None = None
+        self._paused_until = math.inf
         self._due = 0.0  # the earliest deadline when the loop went to sleep
-        self._next_sweep: float | None = None
-        self._next_look: float | None = None
-        self._next_watchdog: float | None = None
-        self._next_idle_look: float | None = None  # None: our sockets would be gone with us
+        self._next_sweep = math.inf  # the next times for what belongs to no seat; inf: never
+        self._next_look = math.inf
+        self._next_watchdog = math.inf
+        self._next_idle_look = math.inf  # never: our sockets would be gone with us
         self._busy_at = 0.0  # the last pass in which something happened
         self._status: int | None = None
         self.now = clock()
@@ -160,7 +160,7 @@ class Server:
         self._register(self._copier.fd, _READ, lambda _: self._handle_copies())
 
     def make_log(self, path: str) -> Log:
-        return Log(path, self._flusher)
+        return Log(path)
 
     def add(self, seat: Seat) -> None:
         """Begins to serve one more name."""
@@ -229,10 +229,10 @@ class Server:
         if self._touched:
             self._due = 0.0
             return 0.0  # sending the answers closed a connection that held something
-        times = [self._next_sweep, self._next_look, self._next_watchdog, self._next_idle_look, self._paused_until]
-        earliest = min([t for t in times if t is not None], default=math.inf)
-        if self._wakes and self._wakes[0][0] < earliest:
-            earliest = self._wakes[0][0]
+        earliest = min(
+            self._next_sweep, self._next_look, self._next_watchdog, self._next_idle_look, self._paused_until,
+            self._wakes[0][0] if self._wakes else math.inf,
+        )  # fmt: skip
         if self._carriages:
             earliest = min(earliest, min(carriage.deadline for carriage in self._carriages))
         self._due = earliest
@@ -248,10 +248,13 @@ class Server:
 
     def _set_alarm(self, seat: Seat) -> None:
         """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
-        times = [seat.host.deadline, seat.host.courier.deadline, seat.log.deadline, seat.host.operating.next_clearing]
-        if seat.unchecked_since is not None:
-            times.append(seat.last_commit + CHECKPOINT_IDLE_S)
-        earliest = min([t for t in times if t is not None], default=math.inf)
+        host = seat.host
+        earliest = host.operating.next_clearing
+        if seat.unchecked_since is not None and seat.last_commit + CHECKPOINT_IDLE_S < earliest:
+            earliest = seat.last_commit + CHECKPOINT_IDLE_S
+        for at in (host.deadline, host.courier.deadline, seat.log.deadline):
+            if at is not None and at < earliest:
+                earliest = at
         if earliest < seat.wakes_at:
             seat.wakes_at = earliest
             heappush(self._wakes, (earliest, next(self._wake_numbers), seat))
@@ -269,14 +272,14 @@ class Server:
             self._touch(seat)
         for carriage in [c for c in self._carriages if c.deadline <= now]:
             carriage.end("it did not answer in time")
-        if self._next_sweep is not None and self._next_sweep <= now:
+        if self._next_sweep <= now:
             self._sweep()
-        if self._next_look is not None and self._next_look <= now:
+        if self._next_look <= now:
             self._handle_watch()
             self._next_look = now + WATCH_FALLBACK_S
-        if self._paused_until is not None and self._paused_until <= now:
+        if self._paused_until <= now:
             self._resume_accepting()
-        if self._next_idle_look is not None and self._next_idle_look <= now:
+        if self._next_idle_look <= now:
             self._look_whether_idle(self._seats[0])
 
     def _look_whether_idle(self, seat: Seat) -> None:
@@ -317,9 +320,13 @@ class Server:
             if seat.host.stopping:
                 logger.info("%s is stopped", seat.host.name)
                 self._close_seat(seat)
-        for link, error in self._refused:
-            self._refuse_now(link, error)
-        self._refused.clear()
+        for seat in touched:
+            if not seat.is_closed:
+                self._flush(seat)
+        if self._refused:
+            for link, error in self._refused:
+                self._refuse_now(link, error)
+            self._refused.clear()
         for link in self._fresh:
             if not link.is_closed:
                 self._watch_link(link)
@@ -327,19 +334,17 @@ class Server:
         for seat in touched:
             if not seat.is_closed:
                 self._send_couriers(seat)
-                self._clear_up(seat)
-                seat.log.handle_timer(self.now)
+                if seat.host.operating.next_clearing <= self.now:
+                    self._clear_up(seat)
                 self._maybe_checkpoint(seat)
                 self._set_alarm(seat)
         # Only a loop that gets this far, commits included, is alive.
-        if self._next_watchdog is not None and self._next_watchdog <= self.now:
+        if self._next_watchdog <= self.now:
             self._manager.tell("WATCHDOG=1")
             self._next_watchdog = self.now + (self._manager.watchdog_s or 0)
 
     def _clear_up(self, seat: Seat) -> None:
         """One small step of what retention asks for: the answers are out."""
-        if seat.host.operating.next_clearing > self.now:
-            return
         seat.host.clear_up(self.now, self.wall)
         if seat.host.mailbox.commits != seat.commits:
             self._note_commit(seat)
@@ -443,7 +448,7 @@ class Server:
         elif events != link.events:
             self._epoll.modify(fd, events)
         link.events = events
-        if link.deadline is not None and (self._next_sweep is None or link.deadline < self._next_sweep):
+        if link.deadline is not None and link.deadline < self._next_sweep:
             self._next_sweep = link.deadline
 
     def _handle(self, link: Link, event: int) -> None:
@@ -564,7 +569,7 @@ class Server:
             self._close(link)
         elif link.deadline is not None:
             link.deadline = self.now + KEPT_IDLE_S
-            if self._next_sweep is None:
+            if link.deadline < self._next_sweep:
                 self._next_sweep = link.deadline
 
     def _send(self, link: Link, line: bytes) -> None:
@@ -620,14 +625,14 @@ class Server:
 
     def _sweep(self) -> None:
         """Lets go of strangers that have been silent or slow for too long."""
-        self._next_sweep = None
+        self._next_sweep = math.inf
         for seat in self._seats:
             for link in list(seat.links[False]):
                 if link.deadline is None or link.pending:
                     continue
                 if link.deadline <= self.now:
                     self._close(link)
-                elif self._next_sweep is None or link.deadline < self._next_sweep:
+                elif link.deadline < self._next_sweep:
                     self._next_sweep = link.deadline
 
     # --- errands ------------------------------------------------------------------------------------------------------
@@ -675,25 +680,40 @@ class Server:
     def _pause_accepting(self, error: OSError) -> None:
         """No descriptor left: take a breath instead of spinning, and never end because of it."""
         self._sparingly.warning("descriptors", f"no connection can be accepted: {error.strerror}", self.now)
-        if self._paused_until is None:
+        if self._paused_until == math.inf:
             for seat in self._seats:
                 for listener in (seat.inbox, seat.control):
                     self._epoll.modify(listener.sock.fileno(), 0)
         self._paused_until = self.now + EMFILE_PAUSE_S
 
     def _resume_accepting(self) -> None:
-        self._paused_until = None
+        self._paused_until = math.inf
         for seat in self._seats:
             for listener in (seat.inbox, seat.control):
                 self._epoll.modify(listener.sock.fileno(), select.EPOLLIN)
 
+    def _flush(self, seat: Seat) -> None:
+        """Begins a flush if one is due. Unless the disk is slow, what waits for it is answered when this returns."""
+        upto = seat.log.begin(self.now)
+        if upto is None:
+            return
+        if seat.log.is_awaited and not seat.is_tight:
+            seat.log.make_room()
+        if seat.log.is_awaited and self._flusher.is_quick:
+            self._flushed(self._flusher.flush(seat.log, upto))
+        else:
+            self._flusher.ask(seat.log, upto)
+
     def _handle_flushes(self) -> None:
-        for log, upto, error in self._flusher.done():
-            if error is not None and not log.is_closed:
-                raise StorageFailed(f"fdatasync: {error}")
-            log.flushed(upto, self.now)
-            if (seat := self._by_log.get(log)) is not None:
+        for flush in self._flusher.done():
+            self._flushed(flush)
+            if (seat := self._by_log.get(flush.log)) is not None:
                 self._touch(seat)
+
+    def _flushed(self, flush: Flush) -> None:
+        if flush.error is not None and not flush.log.is_closed:
+            raise StorageFailed(f"fdatasync: {flush.error}")
+        flush.log.flushed(flush.upto, self.now)
 
     def _handle_copies(self) -> None:
         for copying, outcome in self._copier.done():
@@ -766,12 +786,8 @@ class Server:
             pass
 
 
-def clock() -> float:
-    """Seconds since boot, suspended time included; never jumps."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# Seconds since boot, suspended time included; never jumps.
+clock: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @cache
