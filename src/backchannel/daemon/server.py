@@ -48,7 +48,10 @@ KEPT_IDLE_S = 5.0
 WRITE_S = 10.0
 EMFILE_PAUSE_S = 0.1
 CHECKPOINT_IDLE_S = 1.0
-CHECKPOINT_WAL_BYTES = 64 << 20  # 15,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
+CHECKPOINT_WAL_BYTES = 64 << 20  # 11,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
+# What a checkpoint takes is a matter of the pages that differ. Short messages write the same ones over and over; long
+# texts have their own, and 64 MiB of them would be a stop of 200 ms and more.
+CHECKPOINT_RECEIVED_BYTES = 8 << 20
 WAL_KEPT_BYTES = 4 << 20  # of the log's file, once nothing is in it: who is idle gives the rest back to the disk
 WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
 WATCH_FALLBACK_S = 30.0
@@ -114,7 +117,7 @@ class Seat:
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0
-        self.wal_bytes = 0  # after the last checkpoint
+        self.received_bytes = 0  # since the last checkpoint
         self.next_wal_look = 0.0
         self.is_tight = False  # the disk is so full that the reserve has to hold the log too
 
@@ -360,16 +363,12 @@ class Server:
         is_idle = self.now - seat.last_commit >= CHECKPOINT_IDLE_S
         if not is_idle and self.now < seat.next_wal_look:
             return
-        wal_bytes = seat.host.mailbox.wal_bytes
-        if not is_idle:
-            if wal_bytes < self._wal_bytes_max(seat):
-                return
-            # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
-            # grow without end: the reserve of a nearly full disk has to hold it.
-            if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
-                return
+        is_long = not is_idle and seat.log.is_longer_than(self._wal_bytes_max(seat))
+        if not is_idle and not is_long and seat.received_bytes < CHECKPOINT_RECEIVED_BYTES:
+            return
+        is_too_big = is_idle and seat.host.mailbox.wal_bytes > WAL_KEPT_BYTES
         try:
-            seat.host.mailbox.checkpoint(truncate=seat.is_tight or (is_idle and wal_bytes > WAL_KEPT_BYTES))
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight or is_too_big)
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -378,7 +377,7 @@ class Server:
             seat.last_commit = self.now
             return
         seat.unchecked_since = None
-        seat.wal_bytes = seat.host.mailbox.wal_bytes
+        seat.received_bytes = 0
         gc.collect(1)  # what exceptions left in cycles; automatic collection is off
 
     def _wal_bytes_max(self, seat: Seat) -> int:
@@ -475,6 +474,7 @@ class Server:
             if not data:
                 self._end(link)
                 return
+            link.seat.received_bytes += len(data)
             if b"\n" in data:
                 break
             if not self._keep_part(link, data) or len(data) < READ_BYTES:
