@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEPTH_MAX = 32  # deeper than any envelope needs, far from any recursion limit
 INTEGER_MAX = 2**53 - 1  # the last integer that every JSON implementation keeps
+_SPACE = " \t\r\n"
 
 
 class Malformed(ValueError):
@@ -30,13 +31,17 @@ def decode(line: bytes | str) -> "Any":
     return value
 
 
-def decode_foreign(line: bytes | str) -> "Any":
-    """The same for what another program wrote by its own rules: without our limits on depth, numbers and surrogates."""
+def decode_foreign(line: bytes | str, start: int = 0, tail: str = "") -> "Any":
+    """The same for what another program wrote by its own rules: without our limits on depth, numbers and surrogates.
+
+    The value begins at character `start`; behind it stands `tail`, and nothing else.
+    """
     try:
         text = line if isinstance(line, str) else line.decode()
-        text = text.strip(" \t\r\n")
-        may_hide = "\\ud" in text or "\\uD" in text  # a lone surrogate, in a value that a later key replaces
-        value, end = (_scan_all if may_hide else _scan)(text, 0)
+        text = text.lstrip(_SPACE)
+        # A lone surrogate, in a value that a later key replaces? (Two searches only where the first one finds.)
+        may_hide = "\\u" in text and ("\\ud" in text or "\\uD" in text)
+        value, end = (_scan_all if may_hide else _scan)(text, start)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
     except StopIteration as stop:
@@ -49,7 +54,7 @@ def decode_foreign(line: bytes | str) -> "Any":
         raise Malformed(str(error).partition(":")[0].lower() or "not JSON") from None
     except SystemError:  # the scanner looked for its exception in `json`, which nobody imported (CPython before 3.13)
         raise Malformed("not JSON") from None
-    if end != len(text):
+    if text[end:].rstrip(_SPACE) != tail:
         raise Malformed(f"something follows the JSON value at character {end}")
     return value
 
@@ -101,10 +106,20 @@ def encode(value: "Any") -> str:
     raise TypeError(f"{kind.__name__} has no place in a frame")
 
 
-def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]") -> bytes:
-    """One request line, newline included. Raises `UnicodeEncodeError` for a lone surrogate."""
-    body = ",".join([quote(k) + ":" + encode(v) for k, v in params.items() if v is not None])
-    return f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{body}}}}}\n'.encode()
+def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]", encoded: str = "") -> bytes:
+    """One request line, newline included. Before `params` stand those that are `encoded` already (`encode_params`).
+
+    Raises `UnicodeEncodeError` for a lone surrogate.
+    """
+    head = f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{encoded}'
+    return f"{head}{encode_params(params)}}}}}\n".encode()
+
+
+def encode_params(params: "Mapping[str, Any]") -> str:
+    """The members of an object, without its braces. None is left out."""
+    return ",".join(
+        [_names[k] + (quote(v) if type(v) is str else encode(v)) for k, v in params.items() if v is not None]
+    )
 
 
 def _no_constant(name: str) -> None:
@@ -165,3 +180,14 @@ def _find() -> "tuple[Callable[[str], str], Scan, Scan]":
 
 
 quote, _scan, _scan_all = _find()
+
+
+class _Names(dict[str, str]):
+    """The names of params as they stand before a value; only programs choose them, so they are few."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = quote(name) + ":"
+        return self[name]
+
+
+_names = _Names()
