@@ -380,6 +380,7 @@ def take(
 ) -> "Conversation[list[dict[str, Any]]]":
     """Leases up to `count` messages over the stream's own connection; waits up to `wait_s` seconds for the first."""
     deadline = None if wait_s is None else time.monotonic() + wait_s
+    left = WAIT_SLICE_S if wait_s is None else min(WAIT_SLICE_S, max(0.0, wait_s))
     take_id = new_id("t")
     stream.take_id = take_id
     params: dict[str, Any] = {
@@ -387,12 +388,12 @@ def take(
         "adapter": caller.adapter,
     }  # fmt: skip
     while True:
-        left = slice_left(deadline)
         params["wait"] = left
         result = yield from stream_call(caller, stream, "take", params, left + ANSWER_GRACE_S)
         if result["messages"] or (deadline is not None and time.monotonic() >= deadline):
             messages: list[dict[str, Any]] = result["messages"]
             return messages
+        left = slice_left(deadline)
 
 
 def resume(caller: Caller, stream: "Stream", timeout: float = CALL_S) -> "Conversation[None]":

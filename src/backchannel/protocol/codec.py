@@ -92,7 +92,11 @@ def encode(value: "Any") -> str:
     if kind is str:
         return quote(value)
     if kind is dict:
-        return "{" + ",".join([quote(k) + ":" + encode(v) for k, v in value.items()]) + "}"
+        return (
+            "{"
+            + ",".join([quote(k) + ":" + (quote(v) if type(v) is str else encode(v)) for k, v in value.items()])
+            + "}"
+        )
     if value is None:
         return "null"
     if kind is bool:
@@ -120,6 +124,17 @@ def encode_params(params: "Mapping[str, Any]") -> str:
     return ",".join(
         [_names[k] + (quote(v) if type(v) is str else encode(v)) for k, v in params.items() if v is not None]
     )
+
+
+class _Names(dict[str, str]):
+    """The names of params as they stand before a value; only programs choose them, so they are few."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = quote(name) + ":"
+        return self[name]
+
+
+_names = _Names()
 
 
 def _no_constant(name: str) -> None:
@@ -180,14 +195,3 @@ def _find() -> "tuple[Callable[[str], str], Scan, Scan]":
 
 
 quote, _scan, _scan_all = _find()
-
-
-class _Names(dict[str, str]):
-    """The names of params as they stand before a value; only programs choose them, so they are few."""
-
-    def __missing__(self, name: str) -> str:
-        self[name] = quote(name) + ":"
-        return self[name]
-
-
-_names = _Names()
