@@ -31,10 +31,7 @@ def connect(path: str, timeout: float) -> Socket:
     sock.timeout, sock.timeout_ms = -1.0, 0
     try:
         set_timeout(sock, timeout)
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-            sock.connect(path)
-        else:
-            _connect_far(sock, path)
+        _connect(sock, path)
     except BaseException:
         sock.close()
         raise
@@ -46,10 +43,7 @@ def connect_nonblocking(path: str) -> Socket:
     sock = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     sock.setblocking(False)
     try:
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-            sock.connect(path)
-        else:
-            _connect_far(sock, path)
+        _connect(sock, path)
     except BaseException:
         sock.close()
         raise
@@ -85,6 +79,14 @@ def peer_pid(sock: socket) -> int:
 def _timeval(milliseconds: int) -> bytes:
     seconds, rest = divmod(milliseconds, 1000)
     return seconds.to_bytes(8, "little") + (rest * 1000).to_bytes(8, "little")
+
+
+def _connect(sock: Socket, path: str) -> None:
+    size = len(path) if path.isascii() else len(os.fsencode(path))
+    if size <= SOCKET_PATH_BYTES_MAX:
+        sock.connect(path)
+    else:
+        _connect_far(sock, path)
 
 
 def _connect_far(sock: Socket, path: str) -> None:
