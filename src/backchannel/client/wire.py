@@ -13,7 +13,7 @@ from _thread import allocate_lock  # `threading` costs a millisecond more
 
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
-from ..protocol.codec import Malformed, decode_foreign, encode_params, encode_request
+from ..protocol.codec import RESULT, Malformed, decode_answer, decode_result, encode_params, encode_request
 from ..protocol.codes import error_for
 from ..protocol.names import AgentName, closest, make_id
 from ..transport.dial import Socket, peer_uid
@@ -38,7 +38,6 @@ POOL_MAX = 8
 IDS_AT_ONCE = 64  # for how many the kernel is asked for random bytes at once
 
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
-_RESULT = b'{"jsonrpc":"2.0","id":1,"result":'  # so begins nearly every answer
 _BROKEN = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
 
@@ -429,9 +428,9 @@ def request(method: str, params: "dict[str, Any]", rpc_id: int = 1, encoded: str
 
 
 def result_of(line: bytes) -> "Any":
-    if line.startswith(_RESULT):
+    if line.startswith(RESULT):  # nearly always
         try:
-            return decode_foreign(line, len(_RESULT), "}")
+            return decode_result(line)
         except Malformed as wrong:
             raise _no_answer(wrong) from None
     _, outcome = numbered(line)
@@ -443,8 +442,7 @@ def result_of(line: bytes) -> "Any":
 def numbered(line: bytes) -> "tuple[int | None, Any]":
     """Which request a line answers (None: one that could not be read), and its result, or the exception it means."""
     try:
-        # A daemon whose uid we looked at encodes by our limits; to look again is a third of the price of reading it.
-        answer = decode_foreign(line)
+        answer = decode_answer(line)  # a daemon's: we looked at its uid
         if "result" in answer:
             return answer["id"], answer["result"]
         error = answer["error"]

@@ -5,10 +5,22 @@ its connect does not wait for a place in a full backlog.
 """
 
 import os
-from _socket import AF_UNIX, SO_PEERCRED, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import (
+    AF_UNIX,
+    SO_PEERCRED,
+    SO_RCVTIMEO,
+    SO_SNDBUF,
+    SO_SNDTIMEO,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 
 from .paths import SOCKET_PATH_BYTES_MAX
 
+USUAL_ROOM_BYTES = 128 << 10  # what fits into a socket nobody changed, 208 KiB with the kernel's own part
+ROOM_BYTES_MAX = 2 << 20
 TIMEOUT_STEP_MS = 10  # a timeout of a second or more is rounded up to this, so that most calls set none anew
 
 
@@ -64,6 +76,13 @@ def set_timeout(sock: Socket, timeout: float) -> None:
     value = _timeval(timeout_ms)
     sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, value)
     sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, value)
+
+
+def make_room(sock: socket, size: int) -> None:
+    """Lets the kernel hold what is sent next, so far as it allows: else a long line goes in pieces, and both ends are
+    woken for each."""
+    if size > USUAL_ROOM_BYTES:
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, min(size, ROOM_BYTES_MAX))
 
 
 def peer_uid(sock: socket) -> int:
