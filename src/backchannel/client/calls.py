@@ -9,10 +9,8 @@ import time
 
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
-from ..protocol.codes import error_for
 from ..protocol.names import USER, AgentName, check_id
 from ..transport.dial import peer_pid
-from ..transport.lock import served_in
 from ..transport.paths import CONTROL, INBOX
 from .wire import (
     CALL_S,
@@ -96,6 +94,8 @@ def _once_stored(caller: Caller, queued: "dict[str, Any]", deadline: float) -> "
     except (TimedOut, PeerAbsent):
         return queued
     if found["stage"] == "rejected" and found["msg_no"] is None:
+        from ..protocol.codes import error_for  # beside the fast path, as what is imported in other functions here
+
         raise error_for(found["code"], found["reason"], reason=found["reason"])
     return found
 
@@ -457,6 +457,8 @@ def status(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[
 
 def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bool]":
     """Ends NAME's daemon and waits until its lock is free. False if none ran."""
+    from ..transport.lock import served_in
+
     lock = caller.places.state(AgentName(name), "lock")
     if served_in(lock) is None:
         return False
@@ -474,8 +476,9 @@ def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bo
 
 def kill(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[None]":
     """Ends NAME's daemon by SIGKILL, for one that does not answer; what it has committed is safe."""
-    places = caller.places
-    lock = places.state(AgentName(name), "lock")
+    from ..transport.lock import served_in
+
+    lock = caller.places.state(AgentName(name), "lock")
     deadline = time.monotonic() + timeout
     sock = yield from connect(caller, name, CONTROL, deadline, may_start=False)
     os.kill(peer_pid(sock), 9)

@@ -6,9 +6,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
+from ..protocol import codes  # noqa: F401 - what `wire` imports late: a program that stays may outlive the files on disk
 from ..protocol.names import USER
 from ..protocol.receipt import WAITABLE, Stage
-from . import calls, sessioncalls, wire
+from . import calls, reach, sessioncalls, wire  # noqa: F401 - `reach` for the same reason
 
 if TYPE_CHECKING:
     from .wire import Conversation

@@ -14,12 +14,9 @@ from _thread import allocate_lock  # `threading` costs a millisecond more
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
 from ..protocol.codec import RESULT, Malformed, decode_answer, decode_result, encode_params, encode_request
-from ..protocol.codes import error_for
-from ..protocol.names import AgentName, closest, make_id
+from ..protocol.names import AgentName, make_id
 from ..transport.dial import Socket, peer_uid
-from ..transport.lock import served_in
-from ..transport.paths import CONTROL, Places, check_socket_dir, find_places, read_key
-from ..transport.start import complaint_since, start, where_to_look
+from ..transport.paths import CONTROL, Places, find_places, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,14 +27,12 @@ if TYPE_CHECKING:
     Conversation = Generator[Any, Any, T]
 
 CALL_S = 10.0  # how long a call may take unless told otherwise, seconds
-START_S = 5.0  # how long a daemon may take to start
-START_AGAIN_S = 1.0  # then one that holds no lock yet may have died; who starts in vain leaves unseen
 CLAIM_S = 0.5  # until somebody else's claim is believed: it may be that of a process that just died
 POOL_IDLE_S = 1.0  # how long a connection may be kept for the next call of a burst
 POOL_MAX = 8
 IDS_AT_ONCE = 64  # for how many the kernel is asked for random bytes at once
 
-_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 _BROKEN = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
 
@@ -331,70 +326,21 @@ def exchange(
 
 def connect(caller: Caller, name: str, socket: str, deadline: float, *, may_start: bool) -> "Conversation[Socket]":
     """A connection to NAME's socket, wherever it is served; its daemon is started if it may be and must be."""
-    places = caller.places
-    folder = places.socket_dir
-    start_next, log_bytes = 0.0, None
-    pause = 0.002
-    start_deadline = time.monotonic() + START_S
-    if not may_start and places.is_ours(name) and served_in(places.state(name, "lock")) is None:
-        check_startable(caller, name, may_start=False)  # to connect is to start it, where a service manager listens
-    while True:
-        path = f"{folder}/{name}/{socket}"
+    if may_start:  # else it is asked first whether the daemon runs: to connect may be to start it
+        path = f"{caller.places.socket_dir}/{name}/{socket}"
         try:
             sock: Socket = yield Connect(path, max(0.0, deadline - time.monotonic()))
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT):
-                from . import sandbox  # beside the fast path
-
-                raise sandbox.refused(path, error.errno) from None
-            if error.errno not in _ABSENT:
-                give_up_if_over(error, name, deadline, START_S)
-                yield Sleep(pause)
-                continue
+        except OSError:
+            pass  # what it means, and what mends it, is found out below
         else:
-            _check_server(caller, name, sock, path)
+            check_server(caller, name, sock, path)
             return sock
-        served = served_in(places.state(name, "lock"))
-        if served and served != folder:
-            folder = served
-            continue
-        if served is None:
-            if complaint := complaint_since(places, name, log_bytes):
-                raise PeerAbsent(f"the daemon of {name} did not start: {complaint}", hint="mend that, then try again")
-            if time.monotonic() >= start_next:
-                check_startable(caller, name, may_start=may_start)
-                log_bytes = start(places, name)
-                start_next = time.monotonic() + START_AGAIN_S
-        if time.monotonic() > start_deadline:
-            words, hint = where_to_look(places, name)
-            raise PeerAbsent(
-                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""), hint=hint
-            )
-        if time.monotonic() > deadline:
-            raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")
-        yield Sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    from .reach import reach  # beside the fast path
+
+    return (yield from reach(caller, name, socket, deadline, may_start=may_start))
 
 
-def check_startable(caller: Caller, name: str, *, may_start: bool) -> None:
-    """Raises `PeerAbsent` if NAME's daemon must not be started: unknown ("did you mean"), down, or not asked for."""
-    places = caller.places
-    if not places.is_ours(name):
-        known = places.registered()
-        if name in known:
-            raise PeerAbsent(f"nobody answers at {places.sockets(name)}", hint=f"its owner can start {name}")
-        nearest = closest(name, known)
-        hint = f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}"
-        raise PeerAbsent(f"there is no agent {name}", code="unknown_agent", hint=hint)
-    if os.path.exists(places.state(name, "down")):
-        raise PeerAbsent(f"{name} is down", hint=f"start it: backchannel up {name}")
-    if os.path.lexists(places.socket_dir):
-        check_socket_dir(places)  # no daemon serves in an unsafe place: say so instead of waiting for it
-    if not may_start:
-        raise PeerAbsent(f"the daemon of {name} does not run", hint=f"start it: backchannel up {name}")
-
-
-def _check_server(caller: Caller, name: str, sock: Socket, path: str) -> None:
+def check_server(caller: Caller, name: str, sock: Socket, path: str) -> None:
     """Only NAME's daemon gets to see a text or a key; whoever else listens there is an impostor."""
     try:
         uid = peer_uid(sock)
@@ -445,6 +391,8 @@ def numbered(line: bytes) -> "tuple[int | None, Any]":
         answer = decode_answer(line)  # a daemon's: we looked at its uid
         if "result" in answer:
             return answer["id"], answer["result"]
+        from ..protocol.codes import error_for  # beside the fast path
+
         error = answer["error"]
         data = error["data"]
         return answer["id"], error_for(
@@ -480,7 +428,7 @@ def give_up_if_over(error: OSError, name: str, deadline: float, timeout: float) 
             hint="is it stopped or overloaded?",
             waited=timeout,
         ) from None
-    if error.errno not in _BROKEN and error.errno not in _ABSENT and error.errno not in (errno.EINVAL, errno.EINTR):
+    if error.errno not in _BROKEN and error.errno not in ABSENT and error.errno not in (errno.EINVAL, errno.EINTR):
         raise error
 
 
