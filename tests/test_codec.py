@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.protocol import codec, fastcodec
+from backchannel.errors import LocalProtocolError
+from backchannel.protocol import codec, fastcodec, frame
 from backchannel.protocol.codec import INTEGER_MAX, Malformed
 
 VECTORS_FILE = Path(__file__).parent.parent / "conformance" / "codec.json"
@@ -183,6 +184,67 @@ def test_a_request_is_one_line_whatever_it_carries(value: Any) -> None:
     params = {"to": "executor"} | ({} if value is None else {"text": value})
     expected = {"jsonrpc": "2.0", "id": 7, "method": "push", "params": params}
     assert repr(fastcodec.decode(line)) == repr(expected)
+
+
+@moderate
+@given(values, values)
+def test_both_codecs_write_the_same_request(value: Any, other: Any) -> None:
+    params = {"to": "executor", "text": value, "headers": other, "nothing": None}
+    lines = [encode(7, "push", params) for encode in (codec.encode_request, fastcodec.encode_request)]
+    assert repr(fastcodec.decode(lines[0])) == repr(fastcodec.decode(lines[1]))
+    assert lines[1].endswith(b"\n")
+    assert lines[1].count(b"\n") == 1
+
+
+def test_long_texts_are_left_to_the_faster_codec_once_a_process_has_met_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_long_texts", 0)
+    asked: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        real = getattr(fastcodec, name)
+
+        def call(*args: Any) -> Any:
+            asked.append(name)
+            return real(*args)
+
+        return call
+
+    for name in ("encode_request", "decode_answer"):
+        monkeypatch.setattr(fastcodec, name, watched(name))
+    text = 'one "line"\n' * codec.LONG
+    for _ in range(codec.LONG_TEXTS_BEFORE_IMPORT + 2):
+        line = codec.encode_request(1, "push", {"to": "executor", "text": text})
+        assert codec.decode_answer(line)["params"]["text"] == text
+        codec.decode_answer(codec.encode_request(1, "push", {"text": "short"}))
+    assert asked == ["encode_request", "decode_answer"] * (codec.LONG_TEXTS_BEFORE_IMPORT // 2 + 2)
+
+
+@pytest.mark.parametrize("params", [{"headers": b"bytes"}, {"headers": {"a": {1}}}, {"text": "\ud800"}])
+def test_a_long_request_refuses_what_a_short_one_does(params: dict[str, Any]) -> None:
+    errors = []
+    for encode in (codec.encode_request, fastcodec.encode_request):
+        with pytest.raises((TypeError, UnicodeEncodeError)) as caught:
+            encode(1, "push", params)
+        errors.append((type(caught.value), str(caught.value)) if caught.type is TypeError else caught.type)
+    assert errors[0] == errors[1]
+
+
+PIECES = [
+    *(rb"\ud83d", rb"\ude00", rb"\udc00", rb"\u0000", rb"\u12", rb"\n", rb"\q", b"\\", rb"\"", rb"\/", b'"'),
+    *(b"a", b"\x01", b"\x1f", b"\x7f", b"\xc3\xa9", b"\xff", b"\xed\xa0\x80"),
+]
+
+
+@moderate
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
+def test_a_text_that_nobody_decodes_is_looked_at_all_the_same(pieces: list[bytes]) -> None:
+    line = b'{"jsonrpc":"2.0","id":1,"method":"push","params":{"to":"executor","text":"%b"}}' % b"".join(pieces)
+    try:
+        frame.parse_text(frame.parse_push(frame.parse_request(line))[0].text)
+        said = "ok"
+    except LocalProtocolError:
+        said = "refused"
+    assert said == verdict(codec.decode, line)[0]
 
 
 def test_tuples_are_arrays_and_words_of_our_own_are_strings() -> None:

@@ -1,11 +1,11 @@
 """What an endpoint knows beyond its single sessions: offers, old SYNs, tombstones, and when something may be said."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backchannel.errors import LocalProtocolError, OverLimit
 from backchannel.protocol import endpoint as bounds

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
 from backchannel.mailbox import standing
 from backchannel.mailbox.backup import default_path, restore
-from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database, statements
+from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database
 from backchannel.mailbox.mailbox import HELD_GRACE_S, Lease, Mailbox
 from backchannel.protocol.frame import Log
 from backchannel.protocol.receipt import Stage
@@ -75,13 +75,6 @@ def test_a_mailbox_is_the_same_when_opened_again(path: Path) -> None:
     mailbox = open_mailbox(path)
     assert mailbox.mailbox_id == before
     assert stage_of(mailbox, "m-1") == "stored"
-
-
-def test_the_schema_is_read_statement_by_statement() -> None:
-    assert statements("-- a; comment\nCREATE TABLE a (b); \nCREATE TABLE c (\n d\n);\n") == [
-        "-- a; comment\nCREATE TABLE a (b); \n",
-        "CREATE TABLE c (\n d\n);\n",
-    ]
 
 
 def test_what_is_looked_up_is_found_by_an_index(path: Path) -> None:
@@ -384,7 +377,9 @@ def test_a_lease_whose_ack_was_rolled_back_is_still_the_same_lease(path: Path) -
     holder = lease.holder
     take(mailbox, lease)
     mailbox.commit()
-    mailbox.ack(mailbox.current("m-1", None, 1), "ack", WALL)
+    state = mailbox.get("m-1", None)
+    state.check_current(1)
+    mailbox.ack(state, "ack", WALL)
     mailbox.rollback()
     assert mailbox.leases == {"t-1": lease}
     assert (lease.holder, lease.deadline) == (holder, None)
@@ -637,12 +632,13 @@ class MailboxMachine(RuleBasedStateMachine):
         delivery = message.delivery + 1 if how == "stale" else message.delivery
         shown = "@user" if message.sender.startswith("@") else message.sender
         expected = "ended" if not message.is_unacked else "stale" if how == "stale" or not message.delivery else ""
+        state = self.mailbox.get(message.id, shown)
         if expected:
             with pytest.raises(Refused) as caught:
-                self.mailbox.current(message.id, shown, delivery)
+                state.check_current(delivery)
             assert caught.value.code == expected
             return
-        state = self.mailbox.current(message.id, shown, delivery)
+        state.check_current(delivery)
         if how == "ack":
             self.mailbox.ack(state, "ack", WALL)
             message.stage = "acked"

@@ -9,7 +9,7 @@ import re
 from typing import Any, NamedTuple
 
 from backchannel.cli import commands, options, recv, send
-from backchannel.daemon import run
+from backchannel.daemon.options import build_parser as build_daemon_parser
 from backchannel.hooks import engine
 from backchannel.hooks.dialects import DIALECTS, EVENTS
 from backchannel.protocol.envelope import DURABILITIES, KINDS, PRIORITIES, SESSION_KINDS
@@ -83,7 +83,7 @@ def _hook() -> Command:
 
 def daemon() -> Command:
     """`backchanneld`, which has no commands of its own."""
-    return _from_parser("backchanneld", run.build_parser())
+    return _from_parser("backchanneld", build_daemon_parser())
 
 
 # --- from argparse ----------------------------------------------------------------------------------------------------

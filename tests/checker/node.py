@@ -5,8 +5,9 @@ whatever the machine kept only in memory is lost. What the agent did (`Agent`) i
 that the invariants compare with, and does not roll back.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from backchannel.errors import BackchannelError
 from backchannel.protocol.effects import (

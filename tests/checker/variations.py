@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from msgspec import structs
+
 from backchannel.protocol import sendqueue
 from backchannel.protocol.effects import Answer, Effect, Enqueue, Strike
 from backchannel.protocol.recvqueue import ReceiveQueue
@@ -168,7 +170,7 @@ def delivers_nothing(self: Session, frame: SessionFrame, step: Step, now: float)
 
 def counts_stored_as_processed(self: Session) -> Probe:
     counts: Probe = whole["_counts"](self)
-    return replace(counts, acked=max(1, counts.rcv_nxt))
+    return structs.replace(counts, acked=max(1, counts.rcv_nxt))
 
 
 def takes_as_data(column: Input) -> Callable[[Session, SessionFrame], Input]:
@@ -193,14 +195,14 @@ def establishes_by_receipt(self: Session, received: Answer, now: float) -> list[
 
 def takes_any_ack_receipt(self: Session, received: Answer, now: float) -> list[Effect]:
     if received.frame.kind == "ACK" and self.recv_queue.ack_row is not None:
-        received = replace(received, frame=FrameId(self.id, "ACK", self.recv_queue.ack_row))
+        received = structs.replace(received, frame=FrameId(self.id, "ACK", self.recv_queue.ack_row))
     effects: list[Effect] = whole["answered"](self, received, now)
     return effects
 
 
 def ends_at_a_gap(self: Session, received: Answer, now: float) -> list[Effect]:
     if received.outcome is Outcome.GAP and self._awaits(received.frame):
-        received = replace(received, outcome=Outcome.BAD)
+        received = structs.replace(received, outcome=Outcome.BAD)
     effects: list[Effect] = whole["answered"](self, received, now)
     return effects
 
@@ -214,7 +216,7 @@ def hears_no_no_session(self: Session, received: Answer, now: float) -> list[Eff
 
 def takes_answers_of_any_epoch(self: Session, received: Answer, now: float) -> list[Effect]:
     if self.trust is not None and self.trust.theirs is not None:
-        received = replace(received, epoch=self.trust.theirs)
+        received = structs.replace(received, epoch=self.trust.theirs)
     effects: list[Effect] = whole["answered"](self, received, now)
     return effects
 
@@ -228,7 +230,7 @@ def sees(**change: Callable[[Session, SessionFrame], object]) -> Callable[..., o
     """The door looks at a frame as if its header said something else."""
 
     def objection(self: Session, frame: SessionFrame, now: float) -> object:
-        seen = replace(frame, **{name: value(self, frame) for name, value in change.items()})  # type: ignore[arg-type]
+        seen = structs.replace(frame, **{name: value(self, frame) for name, value in change.items()})
         return whole["_objection"](self, seen, now)
 
     return objection
@@ -249,7 +251,7 @@ def its_own_epoch(self: Session, frame: SessionFrame) -> int:
 def trusts_everyone(self: Session, frame: SessionFrame, now: float) -> object:
     if self.trust is not None:
         self.trust = Trust(self.local.epoch, frame.epoch)
-    return whole["_objection"](self, replace(frame, to_epoch=self.local.epoch), now)
+    return whole["_objection"](self, structs.replace(frame, to_epoch=self.local.epoch), now)
 
 
 def buries_at_once(self: Session, probe: Probe, now: float) -> list[Effect]:

@@ -134,6 +134,23 @@ def test_a_receipt_of_power_comes_after_the_flush(world: World) -> None:
     assert flushed, lines
 
 
+def test_flushes_of_a_slow_disk_go_beside_the_loop(world: World) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not here")
+    trace = world.root / "trace"
+    slow = ["-e", "trace=fdatasync,sendto", "-e", "inject=fdatasync:delay_exit=20000"]
+    world.start("bob", wrap=["strace", "-D", "-f", "-qq", *slow, "-o", str(trace)])
+    for _ in range(8):
+        assert world.push("bob", durability="power")["durability"] == "power"
+    called_by: dict[str, list[str]] = {"fdatasync": [], "sendto": []}
+    for line in trace.read_text().splitlines():
+        thread, _, call = line.partition(" ")
+        for name, threads in called_by.items():
+            if call.strip().startswith(name):
+                threads.append(thread)
+    assert called_by["fdatasync"][-1] != called_by["sendto"][-1]
+
+
 def failing_disk(world: World, when: str) -> Daemon:
     """A daemon whose fdatasync fails with EIO from the n-th on."""
     if not shutil.which("strace"):

@@ -4,8 +4,9 @@ The names I1 to I12 are those of `docs/protocol.md` 5.4. What is handed out is j
 stands what can be seen in the daemons' memory and files.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from backchannel.daemon.host import Host
 from backchannel.mailbox import standing

@@ -9,11 +9,12 @@ died before it heard of it.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
+
+from msgspec import to_builtins
 
 from backchannel.protocol import sessionframe as frames
 from backchannel.protocol.effects import Answer
@@ -101,7 +102,7 @@ class Recorder:
             session, at = said.pop("session"), said.pop("at")
             said.pop("peer", None)
             if isinstance(said.get("limits"), Limits):
-                said["limits"] = asdict(said["limits"])
+                said["limits"] = to_builtins(said["limits"])
             self._note(endpoint, session, at, {"call": name, **{k: v for k, v in said.items() if v is not None}})
             return effects
 
@@ -170,7 +171,7 @@ class Names:
 
     def _frame(self, frame: SessionFrame) -> Step:
         kind = next(word for word, known in scripts.KINDS.items() if isinstance(frame, known))
-        said = asdict(frame)
+        said = to_builtins(frame)
         del said["session"]
         said["from_mailbox"] = self._mailbox(frame.from_mailbox)
         said["to_mailbox"] = self._mailbox(frame.to_mailbox)

@@ -8,7 +8,7 @@ import asyncio
 import errno
 from typing import TYPE_CHECKING
 
-from ..transport.dial import Socket, connect_nonblocking
+from ..transport.dial import Socket, connect_nonblocking, make_room
 from .drive import ANSWER_BYTES_MAX, READ_BYTES
 from .wire import Connect, Exchange, Race, Sleep
 
@@ -66,23 +66,29 @@ async def _connect(path: str, timeout: float) -> Socket:
 
 async def _exchange(sock: Socket, data: bytes, count: int) -> list[bytes]:
     loop = asyncio.get_running_loop()
+    make_room(sock, len(data))
     try:
         await loop.sock_sendall(sock, data)  # type: ignore[arg-type]
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             raise
         # Refused before it was read whole: the answer that says why is here already.
-    received = b""
-    while received.count(b"\n") < count:
+    chunks: list[bytes] = []
+    size = seen = 0
+    while seen < count:
         chunk = await loop.sock_recv(sock, READ_BYTES)  # type: ignore[arg-type]
         if not chunk:
-            if b"\n" in received:
+            if seen:
                 break
             raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
-        received += chunk
-        if len(received) > ANSWER_BYTES_MAX:
+        chunks.append(chunk)
+        size += len(chunk)
+        if b"\n" in chunk:
+            seen += chunk.count(b"\n")
+        elif size > ANSWER_BYTES_MAX:
             raise OSError(errno.EMSGSIZE, "the answer has no end")
-    return received.split(b"\n")[:-1][:count]
+    received = b"".join(chunks)
+    return received.split(b"\n")[: min(seen, count)] if count > 1 else [received]
 
 
 async def _race(race: Race) -> tuple[int, bytes]:

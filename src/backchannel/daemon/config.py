@@ -4,7 +4,6 @@
 an error that names the file: a setting that is silently not in force is worse than none.
 """
 
-import tomllib
 from typing import Any, NamedTuple
 
 from ..errors import LocalProtocolError
@@ -162,9 +161,13 @@ def load(paths: list[str]) -> Config:
     for path in paths:
         try:
             with open(path, "rb") as file:
-                found = tomllib.load(file)
+                text = file.read()
         except FileNotFoundError:
             continue
+        import tomllib  # 0.3 MB that a daemon without settings does not need
+
+        try:
+            found = tomllib.loads(text.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise _wrong(path, f"is not TOML: {error}") from None
         for key, value in found.items():

@@ -31,7 +31,7 @@ from ..protocol.receipt import Stage
 from ..protocol.sessionwire import Lineage, check_session_id
 from . import guard
 from .callers import Answer, Caller
-from .taking import EVIDENCE
+from .taking import EVIDENCE, is_repeated
 
 if TYPE_CHECKING:
     from .host import Host
@@ -112,8 +112,10 @@ class Control:
         for ack in params.acks:
             if ack.evidence not in EVIDENCE:
                 raise _bad(f"evidence {ack.evidence!r} is unknown", f"use {', '.join(EVIDENCE)}")
-            if self._host.taking.repeated(ack, Stage.ACKED, Stage.DONE) is None:
-                acks.append((ack, self._once(self._host.taking.delivery(ack), seen)))
+            state = self._host.taking.found(ack)
+            if not is_repeated(ack, state, Stage.ACKED, Stage.DONE):
+                state.check_current(ack.delivery)
+                acks.append((ack, self._once(state, seen)))
         for reply in params.replies:
             state, is_new = self.answerable(reply)
             replies.append((reply, self._once(state, seen), is_new))
@@ -142,7 +144,8 @@ class Control:
                 code="ended",
                 hint="send a new message instead",
             )
-        return self._host.taking.delivery(reply), True
+        state.check_current(reply.delivery)
+        return state, True
 
     def _checked_reply(
         self, reply: frame.Reply, state: State, wall: float

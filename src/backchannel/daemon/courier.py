@@ -130,6 +130,8 @@ class Courier:
     @property
     def deadline(self) -> float | None:
         """When the next errand may begin, seconds since boot."""
+        if not (self._outbox.waiting or self._frames.waiting or self._probes):
+            return None
         times = []
         for name, lane_name in self._waiting():
             target = self._targets.get(name)

@@ -166,8 +166,10 @@ class Host:
         """
         if self._failure is None:
             try:
-                self.mailbox.expire(now, wall)  # what came back too late is not handed out once more
-                self._hand_out()
+                if self.mailbox.next_expiry is not None:
+                    self.mailbox.expire(now, wall)  # what came back too late is not handed out once more
+                if self.takers:
+                    self._hand_out()
                 if self._commit(now, wall):
                     self._is_stuck = False
             except sqlite3.Error as error:
@@ -179,13 +181,14 @@ class Host:
         self._pass.clear()
         self._left.clear()
         self._back.clear()
-        self._answer_takers(answers, now, wall)
+        if self.takers:
+            answers = self._answer_takers(answers, now, wall)
         if self.watchers:
             self._answer_watchers(answers, now)
         self._sent.clear()
-        if self.mailbox.changed or self.own_calls.tappers:
+        if self.own_calls.tappers or now < self.own_calls.events.wanted_until:
             self.own_calls.answer_taps(answers, now, wall)
-            self.mailbox.changed.clear()
+        self.mailbox.changed.clear()
         if self.session_calls.watchers:
             self.session_calls.answer_watchers(answers, now)
         self.sessions.changed.clear()
@@ -258,14 +261,19 @@ class Host:
     @property
     def deadline(self) -> float | None:
         """When `handle_timer` has something to do, seconds since boot; None: only when somebody calls."""
-        times = [self._own_retry]
+        times: list[float | None] = [self._own_retry]
         if self._own_retry is None:
             times = [self.mailbox.next_expiry, self.sessions.endpoint.deadline]
-            times += [lease.deadline for lease in self.mailbox.leases.values()]
+            if self.mailbox.leases:
+                times += [lease.deadline for lease in self.mailbox.leases.values()]
         for others in (self.takers, self.watchers, self.own_calls.tappers, self.session_calls.watchers):
             if others:
                 times += [x.deadline for x in others]
-        return min([t for t in times if t is not None], default=None)
+        earliest = None
+        for at in times:
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def is_idle(self, now: float) -> bool:
         """Whether no process is needed: what lies here can lie as well without one until somebody calls.
@@ -309,7 +317,7 @@ class Host:
             handler = methods.get(request.method)
             if handler is None:
                 raise self._unknown_method(request.method)
-            if self.is_stranger(caller):  # the sockets' modes let none in, but in the system layout
+            if caller.peer.uid != self.uid and self.is_stranger(caller):  # let in by the system layout's modes alone
                 self._check_stranger(caller)
             answer = handler(caller, request, request_id, now, wall)
             if answer is not None:
@@ -375,12 +383,15 @@ class Host:
 
         The sessions' part is saved last, in the same transaction; what they have to say comes out only after it.
         """
-        self.sessions.poisoned(now, wall)
-        self._bounce(wall)
+        mailbox = self.mailbox
+        if mailbox.poisoned:
+            self.sessions.poisoned(now, wall)
+        if mailbox.ended_undone:
+            self._bounce(wall)
         saved = self.sessions.save(wall)
-        is_written = self.mailbox.in_transaction
+        is_written = mailbox.in_transaction
         if is_written:
-            self.mailbox.commit()
+            mailbox.commit()
         if saved is not None:
             self.sessions.committed(saved, now)
         return is_written
@@ -437,8 +448,11 @@ class Host:
     def may_have(self, taker: Taker, kind: str, session: str | None, reply_to: str | None) -> bool:
         return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, session, reply_to)
 
-    def _answer_takers(self, answers: list[Answer], now: float, wall: float) -> None:
+    def _answer_takers(self, staged: list[Answer], now: float, wall: float) -> list[Answer]:
+        """All answers of the pass. Who waits for mail hears first, and is at work while its sender reads the receipt;
+        but what one caller asked is answered in order."""
         left = []
+        answers: list[Answer] = []
         for taker in self.takers:
             taker.is_new = False
             is_over = taker.deadline is not None and taker.deadline <= now
@@ -455,6 +469,11 @@ class Host:
             else:
                 left.append(taker)
         self.takers = left
+        if not staged or not answers:
+            return staged or answers
+        asked = [answer.caller for answer in staged]
+        behind = [answer for answer in answers if answer.caller in asked]
+        return [answer for answer in answers if answer.caller not in asked] + staged + behind
 
     def _inherit(self, envelope: Envelope, now: float) -> None:
         path = envelope.path.split(",") if envelope.path else []
@@ -600,9 +619,9 @@ class Host:
 
     def _idle_taker(self, envelope: Envelope) -> Taker | None:
         """Somebody who waits with nothing before him: then a message is stored and handed out in one step."""
-        if self.mailbox.is_in_hand(envelope.kind, envelope.session):
+        if not self.takers or self.mailbox.counters.stored or self.mailbox.paused:
             return None
-        if self.mailbox.counters.stored or self.mailbox.paused:
+        if self.mailbox.is_in_hand(envelope.kind, envelope.session):
             return None
         for taker in self.takers:
             if len(taker.handed) < taker.count and self.may_have(
@@ -629,22 +648,22 @@ class Host:
         power: bool = False,
         with_reply: bool = False,
     ) -> bytes:
-        receipt: dict[str, Any] = {
-            "id": state.id,
-            "to": self.name,
-            "from": shown_sender(state.sender),
-            "stage": state.word if stage is None else stage,
-            "reason": state.reason,
-            "durability": "power" if power else state.durability,
-            "duplicate": duplicate,
-            "mailbox_id": self.mailbox.mailbox_id,
-            "msg_no": state.msg_no,
-            "delivery": state.delivery,
-            "evidence": state.evidence,
-            "reply_id": state.reply_id,
-        }
+        receipt = frame.Receipt(
+            state.id,
+            self.name,
+            shown_sender(state.sender),
+            state.word if stage is None else stage._value_,
+            state.reason,
+            "power" if power else state.durability,
+            duplicate,
+            self.mailbox.mailbox_id,
+            state.msg_no,
+            state.delivery,
+            state.evidence,
+            state.reply_id,
+        )
         if with_reply and state.stage is Stage.DONE and (text := self.mailbox.reply_text(state.msg_no)) is not None:
-            receipt["reply_text"] = Raw(text)
+            receipt.reply_text = Raw(text)
         return frame.answer(request_id, receipt)
 
     def is_held_by(self, caller: Caller) -> bool:

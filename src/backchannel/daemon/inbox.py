@@ -43,7 +43,7 @@ class Inbox:
         self._tellings = guard.Pairs(TELLINGS_BURST, TELLINGS_A_MINUTE)
         self.unchecked_bytes = RESERVE_CHECK_BYTES
         self._checked_at = 0.0
-        self._shown: dict[str, tuple[float, str]] = {}  # who showed which key, and in the pass of which time
+        self._shown: dict[str, tuple[float, str | None]] = {}  # who showed which key, and in the pass of which time
 
     def push(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
         push, extra = frame.parse_push(request)
@@ -152,11 +152,13 @@ class Inbox:
         particular. Raises `NotPermitted`."""
         if name is None:
             return None
-        # A batch comes in one pass, and its key's file is looked at once.
-        at, shown_key = self._shown.get(name, (0.0, ""))
-        is_known = at == now and auth is not None and auth.isascii() and compare_digest(shown_key, auth)
-        if is_known and not self._host.is_stranger(caller):
-            return name
+        if (shown := self._shown.get(name)) is not None and auth is not None and not self._host.is_stranger(caller):
+            at, key = shown
+            if at != now:  # a batch comes in one pass, and its key's file is looked at once
+                key = self._host.key_of(name)
+            if key is not None and auth.isascii() and compare_digest(key, auth):
+                self._shown[name] = (now, key)
+                return name
         sender = AgentName(name)
         if self._host.is_stranger(caller):
             if not self._is_owner(caller.peer.uid, sender):
@@ -171,9 +173,9 @@ class Inbox:
         if key is None:
             raise NotPermitted(f"there is no agent {sender} to speak for", hint=f"register it: backchannel up {sender}")
         if auth is None or not auth.isascii() or not compare_digest(key, auth):
-            shown = "no key was shown" if auth is None else "the key shown is not its key"
+            why = "no key was shown" if auth is None else "the key shown is not its key"
             raise NotPermitted(
-                f"only {sender} itself may speak as {sender}: {shown}", hint="leave `from` out to push as @user"
+                f"only {sender} itself may speak as {sender}: {why}", hint="leave `from` out to push as @user"
             )
         self._shown[str(sender)] = (now, key)
         return str(sender)
@@ -190,7 +192,7 @@ class Inbox:
                 code="via_outbox",
                 hint="use the library or the command line, which do that",
             )
-        return self._loop_in(Lineage(push.hops, push.trace_id))
+        return self._loop_in(push)
 
     def guard_offer(self, peer: str, lineage: Lineage, now: float, wall: float) -> None:
         """As for a message: an offer that is a loop is refused, and everybody in it is told. Raises `Refused`."""
@@ -203,10 +205,12 @@ class Inbox:
         if lineage.hops and lineage.trace_id is not None:
             self._traces.count(lineage.trace_id)
 
-    def _loop_in(self, lineage: Lineage) -> BackchannelError | None:
+    def _loop_in(self, lineage: Lineage | frame.Push) -> BackchannelError | None:
+        if lineage.hops == 0:
+            return None
         if lineage.hops > guard.HOPS_MAX:
             return guard.too_many_hops(lineage.hops, self._host.name)
-        if lineage.hops and lineage.trace_id is not None and self._traces.is_full(lineage.trace_id):
+        if lineage.trace_id is not None and self._traces.is_full(lineage.trace_id):
             return guard.too_many_messages(lineage.trace_id, self._host.name)
         return None
 

@@ -5,36 +5,61 @@ own `log` (a daemon that was started on demand) the file is turned over before i
 can cause are said at most once a second.
 """
 
-import json
-import logging
 import os
 import sys
 import time
-from typing import Any
 
-logger = logging.getLogger("backchanneld")
-_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+from ..protocol import fastcodec
 
-
-def set_up(log_format: str, level: int = logging.INFO) -> None:
-    """`log_format` is text, json, or journal (text with priorities; chosen by itself under systemd)."""
-    handler = _Stderr(sys.stderr)
-    if log_format == "json":
-        handler.setFormatter(_JsonLines())
-    elif "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_Journal())
-    else:
-        handler.setFormatter(_Text())
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False
+PRIORITIES = {"error": 3, "warning": 4, "info": 6}  # syslog's
 
 
-def turn_over(path: str, bytes_max: int, files_kept: int) -> None:
-    """From now on the log is bounded, if it is what we write to: over `bytes_max` it becomes PATH.1, that PATH.2."""
-    for handler in logger.handlers:
-        if isinstance(handler, _Stderr) and _is_stderr(path):
-            handler.file = _File(path, bytes_max, files_kept)
+class Logger:
+    """Of the standard library's `logging` what we use of it: the whole of it would be 0.7 MB in every daemon."""
+
+    def __init__(self) -> None:
+        self._format = _text
+        self._file: _File | None = None
+        self._priority_max = PRIORITIES["warning"]  # where no daemon runs, as in a test, only what is wrong is said
+
+    def set_up(self, log_format: str) -> None:
+        """`log_format` is text or json. Under systemd text has priorities."""
+        if log_format == "json":
+            self._format = _json
+        elif "JOURNAL_STREAM" in os.environ:
+            self._format = _journal
+        self._priority_max = PRIORITIES["info"]
+
+    def turn_over(self, path: str, bytes_max: int, files_kept: int) -> None:
+        """From now on the log is bounded, if it is what we write to: over `bytes_max` it becomes PATH.1, and so on."""
+        if _is_stderr(path):
+            self._file = _File(path, bytes_max, files_kept)
+
+    def info(self, message: str, *args: object) -> None:
+        self._say("info", message, args)
+
+    def warning(self, message: str, *args: object) -> None:
+        self._say("warning", message, args)
+
+    def error(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        if exc_info is not None:
+            import traceback  # for our own mistakes alone
+
+            message, args = "%s\n%s", (message % args, "".join(traceback.format_exception(exc_info)).rstrip("\n"))
+        self._say("error", message, args)
+
+    def _say(self, level: str, message: str, args: tuple[object, ...]) -> None:
+        if PRIORITIES[level] > self._priority_max or sys.stderr is None:
+            return
+        if self._file is not None:
+            try:
+                self._file.look()
+            except OSError:
+                pass  # a full disk, a name that was removed: the line goes where the others went
+        try:
+            sys.stderr.write(self._format(time.time(), level, _one_line(message % args)) + "\n")
+        except (OSError, ValueError):
+            pass  # nobody reads it any more
 
 
 class Sparingly:
@@ -90,18 +115,6 @@ class _File:
             os.close(fd)
 
 
-class _Stderr(logging.StreamHandler[Any]):
-    file: _File | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self.file is not None:
-            try:
-                self.file.look()
-            except OSError:
-                pass  # a full disk, a name that was removed: the line goes where the others went
-        super().emit(record)
-
-
 def _is_stderr(path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(2), os.stat(path))
@@ -113,19 +126,16 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        return f"{when} {record.levelname.lower()} {_one_line(super().format(record))}"
+def _text(at: float, level: str, text: str) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(at))} {level} {text}"
 
 
-class _Journal(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next(p for level, p in _PRIORITIES if record.levelno >= level)
-        return f"<{priority}>{_one_line(super().format(record))}"
+def _journal(at: float, level: str, text: str) -> str:
+    return f"<{PRIORITIES[level]}>{text}"
 
 
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = _one_line(super().format(record))
-        return json.dumps({"time": record.created, "level": record.levelname.lower(), "message": text})
+def _json(at: float, level: str, text: str) -> str:
+    return fastcodec.encode({"time": at, "level": level, "message": text}).decode()
+
+
+logger = Logger()

@@ -4,7 +4,6 @@ For each name: the lock first, then the mailbox, then the sockets, then READY. W
 with status 75 and has touched nothing.
 """
 
-import argparse
 import errno
 import gc
 import os
@@ -14,10 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .. import __version__
 from ..errors import BackchannelError
-from ..mailbox.audit import audit
-from ..mailbox.database import OLDER, MailboxUnusable
+from ..mailbox.database import OLDER, MailboxUnusable, release_memory
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
@@ -28,10 +25,10 @@ from ..transport.lock import NameLock, acquire
 from ..transport.notify import ServiceManager
 from ..transport.paths import CONTROL, INBOX, Places, check_private, check_socket_dir, find_places, register
 from ..transport.start import ON_DEMAND
-from . import log, stopped
 from .config import Config, load
 from .host import Host
 from .log import logger
+from .options import Options, parse
 from .senders import Senders
 from .server import EXIT_IO, Seat, Server, clock
 
@@ -58,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Serves the names given until told to stop. Returns the exit status."""
-    options = _parse(argv)
-    log.set_up(options.log_format)
+    options = parse(argv)
+    logger.set_up(options.log_format)
     os.umask(0o077)
     try:
         names = [AgentName(n) for n in dict.fromkeys(options.names)]
@@ -157,6 +154,7 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
+        release_memory(mailbox.db)  # what it took to load
         _sync_directory(places.state(name))
         if listeners is None:
             check_socket_dir(places, make=True)
@@ -210,8 +208,10 @@ def check(places: Places, name: AgentName) -> int:
     return 0
 
 
-def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) -> int:
+def while_stopped(places: Places, name: AgentName, options: Options) -> int:
     """`--audit`, `--backup` and `--restore`: what needs the file, for an agent whose daemon does not run."""
+    from . import stopped  # what no running daemon needs
+
     check_private(places.state(name))
     lock = _lock(places, name)
     try:
@@ -220,6 +220,7 @@ def while_stopped(places: Places, name: AgentName, options: argparse.Namespace) 
             return stopped.audit(str(name), lambda: _look(places, name, _account))
         if options.backup is not None:
             return stopped.backup(path, str(name), options.backup or None)
+        assert options.restore is not None, "one of the three"
         return stopped.restore(path, options.restore)
     finally:
         lock.close()
@@ -235,6 +236,8 @@ def _open_sessions(places: Places, name: AgentName) -> int:
 
 
 def _account(mailbox: Mailbox) -> dict[str, Any]:
+    from ..mailbox.audit import audit
+
     return audit(mailbox, Sessions(mailbox), Outbox(mailbox), Frames(mailbox), is_whole=True)
 
 
@@ -272,7 +275,7 @@ def _settings(places: Places, name: AgentName) -> Config:
 
 
 def _bound_log(places: Places, name: AgentName, config: Config) -> None:
-    log.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
+    logger.turn_over(places.state(name, "log"), config.log_bytes_max, config.log_files_kept)
 
 
 def _harden() -> None:
@@ -304,32 +307,3 @@ def _boot_id() -> str:
             return file.read().strip()
     except OSError:
         return "unknown"
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = build_parser()
-    options = parser.parse_args(argv)
-    for word in ("remove", "check", "audit", "backup", "restore"):
-        if getattr(options, word) not in (None, False) and len(options.names) != 1:
-            parser.error(f"--{word} takes one NAME")
-    return options
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="backchanneld",
-        description="Serve the mailboxes of agents on this machine, in the foreground.",
-        epilog="`backchannel up NAME` starts one in the background.",
-    )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="agents to serve; several share this process")
-    parser.add_argument("--dir", help="where the sockets lie (default: BACKCHANNEL_DIR, or as documented)")
-    parser.add_argument("--state", help="where the mailboxes lie (default: BACKCHANNEL_STATE, or as documented)")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what it says on stderr")
-    parser.add_argument("--remove", action="store_true", help="unregister the stopped agent NAME and end")
-    parser.add_argument("--check", action="store_true", help="look whether the stopped agent NAME could start, and end")
-    parser.add_argument("--audit", action="store_true", help="print whether the stopped agent NAME's mailbox adds up")
-    parser.add_argument("--purge", action="store_true", help="with --remove: even if mail waits")
-    parser.add_argument("--backup", metavar="FILE", help="copy the stopped agent NAME's mailbox there, and end")
-    parser.add_argument("--restore", metavar="FILE", help="put this backup in its place, which is kept, and end")
-    parser.add_argument("--version", action="version", version=f"backchanneld {__version__}")
-    return parser

@@ -75,15 +75,15 @@ class _Cache(Generic[T]):
         self._known: dict[str, tuple[int, int, T]] = {}
 
     def get(self, path: str, name: str) -> T | None:
-        if path not in self._known and not os.access(path, os.F_OK):
+        known = self._known.get(path)
+        if known is None and not os.access(path, os.F_OK):
             return None  # as most names have no settings of their own: without the price of an exception
         try:
-            status = os.stat(path, follow_symlinks=False)
+            status = os.lstat(path)
         except OSError:
             self._known.pop(path, None)
             return None
-        known = self._known.get(path)
-        if known and known[:2] == (status.st_ino, status.st_mtime_ns):
+        if known is not None and known[0] == status.st_ino and known[1] == status.st_mtime_ns:
             return known[2]
         if status.st_uid != os.geteuid():
             return None

@@ -25,6 +25,7 @@ TAKE_MAX = 1000  # deliveries in one answer
 REASON_CHARS_MAX = 1000
 VERSION_CHARS_MAX = 100
 EVIDENCE = ("ack", "flush", "turn")
+_TAKEN_KINDS = (*KINDS, *SESSION_KINDS)
 
 
 class Taking:
@@ -46,11 +47,11 @@ class Taking:
                 f"wait {params.wait} is out of range", code="bad_params", hint="use 0 to a year, in seconds, or null"
             )
         for kind in params.kinds or ():
-            if kind not in (*KINDS, *SESSION_KINDS):
+            if kind not in _TAKEN_KINDS:
                 raise LocalProtocolError(
                     f"kind {kind[:40]!a} is unknown",
                     code="bad_params",
-                    hint=f"use {', '.join((*KINDS, *SESSION_KINDS))}",
+                    hint=f"use {', '.join(_TAKEN_KINDS)}",
                 )
         if params.adapter is not None:
             self._attach(caller, params.adapter)
@@ -108,9 +109,10 @@ class Taking:
             raise LocalProtocolError(
                 f"evidence {params.evidence!r} is unknown", code="bad_params", hint=f"use {', '.join(EVIDENCE)}"
             )
-        if (done := self.repeated(params, Stage.ACKED, Stage.DONE)) is not None:
-            return self._host.receipt_line(request_id, done, duplicate=True)
-        state = self.delivery(params)
+        state = self.found(params)
+        if is_repeated(params, state, Stage.ACKED, Stage.DONE):
+            return self._host.receipt_line(request_id, state, duplicate=True)
+        state.check_current(params.delivery)
         self.acked(state, params.evidence, now, wall)
         return self._host.receipt_line(request_id, state, stage=Stage.ACKED)
 
@@ -131,9 +133,10 @@ class Taking:
             )
         if is_session_id(params.id):
             return self._host.session_calls.reject(request_id, params.id, params.reason, params.retry_after, now, wall)
-        if (done := self.repeated(params, Stage.REJECTED)) is not None and done.reason == params.reason:
-            return self._host.receipt_line(request_id, done, duplicate=True)
-        state = self.delivery(params)
+        state = self.found(params)
+        if is_repeated(params, state, Stage.REJECTED) and state.reason == params.reason:
+            return self._host.receipt_line(request_id, state, duplicate=True)
+        state.check_current(params.delivery)
         if state.kind in SESSION_DATA:
             raise LocalProtocolError(
                 f"{state.id} was said in a session, which has no reject",
@@ -204,10 +207,17 @@ class Taking:
         self._host.stopping = True
         return frame.answer(request_id, {"agent": self._host.name, "stopping": True})
 
-    def delivery(self, params: frame.Token) -> State:
-        return self._host.mailbox.current(params.id, params.sender, params.delivery)
+    def found(self, params: frame.Token) -> State:
+        """The message that is named. Raises as `Mailbox.get`."""
+        return self._host.mailbox.get(params.id, params.sender)
 
-    def repeated(self, params: frame.Token, *stages: Stage) -> State | None:
-        """The message, if this delivery of it was settled like that already: the answer was lost, and it asks again."""
-        state = self._host.mailbox.get(params.id, params.sender)
-        return state if state.stage in stages and state.delivery == params.delivery else None
+    def delivery(self, params: frame.Token) -> State:
+        """The same, if the delivery that is named is the current one. Raises as `State.check_current` too."""
+        state = self.found(params)
+        state.check_current(params.delivery)
+        return state
+
+
+def is_repeated(params: frame.Token, state: State, *stages: Stage) -> bool:
+    """Whether this delivery was settled like that already: the answer was lost, and it asks again."""
+    return state.stage in stages and state.delivery == params.delivery

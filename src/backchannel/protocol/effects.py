@@ -5,8 +5,9 @@ saves the session; every method but one returns these. `Saying`s leave the machi
 returns them.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from backchannel.protocol.events import Event
 from backchannel.protocol.sessionframe import Data, Fin, FrameId, Probe, SessionFrame
@@ -22,32 +23,28 @@ class Leave(Enum):
     ENDED = "ended"  # the session is over: what was not yet sent never will be
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueue:
+class Enqueue(Struct, frozen=True):
     """Put a row into the outbox. It is pushed, in order within its session, until an answer names it."""
 
     peer: str
     frame: SessionFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Strike:
+class Strike(Struct, frozen=True):
     """Delete one row from the outbox."""
 
     frame: FrameId
     why: Leave
 
 
-@dataclass(frozen=True, slots=True)
-class StrikeAll:
+class StrikeAll(Struct, frozen=True):
     """Delete the session's rows from the outbox, the ones before this effect."""
 
     session: str
     why: Leave
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """Put a row into the agent's mailbox: data, or the peer's FIN with its result. The agent acks both by `seq`."""
 
     session: str
@@ -55,15 +52,13 @@ class Deliver:
     frame: Data | Fin
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """Tell whoever watches."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Struct, frozen=True):
     """Delete the session's saved state: its tombstone has stood long enough."""
 
     session: str
@@ -72,23 +67,20 @@ class Forget:
 Effect = Enqueue | Strike | StrikeAll | Deliver | Report | Forget
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(Struct, frozen=True):
     """Push this frame now. A PROBE is only ever this; any other is in the outbox too."""
 
     peer: str
     frame: SessionFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Struct, frozen=True):
     """The session's outbox rows may be pushed again: a PROBE has compared both ends."""
 
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The receipt for one frame, or for a PROBE the answering end's own counts in `probe`."""
 
     frame: FrameId

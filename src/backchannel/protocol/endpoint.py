@@ -12,9 +12,11 @@ It decides nothing about a session's course; `session.py` does.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from math import inf
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backchannel.errors import LocalProtocolError
 from backchannel.protocol.effects import Answer, Effect, Forget, Leave, Saying, Strike
@@ -33,8 +35,7 @@ MAILBOXES = 4_096
 """Peers' mailboxes, and epochs of them, whose SYN numbers are kept; the one longest silent goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSnapshot:
+class EndpointSnapshot(Struct, frozen=True):
     """What outlives the single session: our own next SYN number, and those seen of each peer's mailbox."""
 
     next_number: int = 1
@@ -42,8 +43,7 @@ class EndpointSnapshot:
     """By mailbox and epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What one pass has to write in its transaction. `endpoint` is None when it is as it was."""
 
     pass_number: int

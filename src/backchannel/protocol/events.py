@@ -3,14 +3,13 @@
 An event is a hint, never the truth: the truth is the session's state. Losing one loses nothing.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from backchannel.protocol.sessionframe import Limits
 from backchannel.protocol.states import Cause
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOffered:
+class SessionOffered(Struct, frozen=True):
     """A peer asks for a session. The agent answers with accept or reject; the daemon never does."""
 
     session: str
@@ -19,32 +18,28 @@ class SessionOffered:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
-class SessionAccepted:
+class SessionAccepted(Struct, frozen=True):
     """The peer's agent agreed to the session we opened."""
 
     session: str
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class DataAcknowledged:
+class DataAcknowledged(Struct, frozen=True):
     """The peer's agent has processed everything below `acked`."""
 
     session: str
     acked: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerProgressed:
+class PeerProgressed(Struct, frozen=True):
     """The peer's agent says how far it is."""
 
     session: str
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionClosed:
+class SessionClosed(Struct, frozen=True):
     """The session ended. Of what we sent, the peer stored all below `stored_upto`, its agent processed all
     below `acked_upto`; `retry_after` is what a rejecting agent named.
     """

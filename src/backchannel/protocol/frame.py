@@ -311,6 +311,24 @@ def wants_bounce(params: bytes) -> bool:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
+class Receipt(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """What is known of one message, as both sockets answer it. A Struct: as a dict it took twice as long to say."""
+
+    id: str
+    to: str
+    sender: str
+    stage: str
+    reason: str | None
+    durability: str
+    duplicate: bool
+    mailbox_id: str
+    msg_no: int
+    delivery: int
+    evidence: str | None
+    reply_id: str | None
+    reply_text: Raw | UnsetType = UNSET  # the answer to a sender who has no mailbox, once it is done
+
+
 def answer(request_id: bytes, result: Any) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (request_id, fastcodec.encode(result))
 
@@ -330,6 +348,8 @@ def _is_id(raw: bytes) -> bool:
             fastcodec.check_text(Raw(raw))
         except Malformed:
             return False
+        return True
+    if len(raw) < 16 and raw.isdigit():
         return True
     return raw.lstrip(b"-").isdigit() and len(raw) <= 17 and -INTEGER_MAX <= int(raw) <= INTEGER_MAX
 

@@ -7,7 +7,8 @@ A frame is stored only if its number is `rcv_nxt`. We buffer none out of order: 
 order, on the same machine, and costs less than the bookkeeping.
 """
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 DIGESTS_KEPT = 16
 """How many stored frames are remembered by digest. A pusher has fewer under way on one session before the
@@ -15,8 +16,7 @@ first has its receipt, so nobody waits for the answer to an older repeat. They a
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiveQueue:
+class ReceiveQueue(Struct, frozen=True):
     rcv_nxt: int = 0
     acked: int = 1
     fin: int | None = None

@@ -8,7 +8,8 @@ SYN and SYN-ACK take number 0. They are answered, never acked, so `snd_una` begi
 themselves lie in the outbox, not here.
 """
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 WINDOW = 1_000
 """Frames that may wait for the peer's agent. More would only fill its mailbox; the sender is to feel that it
@@ -16,8 +17,7 @@ is slow.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class SendQueue:
+class SendQueue(Struct, frozen=True):
     receipted: int = 0
     snd_una: int = 1
     snd_nxt: int = 0

@@ -8,9 +8,11 @@ is based on.
 What it is not: it holds no frames (the outbox does), no mail (the mailbox does), and knows no other session.
 """
 
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from backchannel.errors import LocalProtocolError, OverLimit
 from backchannel.protocol.effects import (
@@ -59,8 +61,7 @@ PROBE_FIRST = "probe_first"
 """Why a frame is refused for now: the two ends do not know of each other's epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """Who we are: one mailbox, in one epoch of its file."""
 
     mailbox: str
@@ -72,16 +73,14 @@ class Role(Enum):
     ACCEPTOR = "acceptor"
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """The epochs in which both ends are known to agree. `theirs` is None until the peer has spoken."""
 
     mine: int
     theirs: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """All that a session must not forget, hashable and comparable. `version` grows with every change."""
 
     id: str
@@ -95,12 +94,12 @@ class Snapshot:
     trust: Trust | None = None
     birth: Trust | None = None
     number: SynNumber | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     messages: int = 0
     octets: int = 0
-    send: SendQueue = field(default_factory=SendQueue)
-    recv: ReceiveQueue = field(default_factory=ReceiveQueue)
-    timers: Timers = field(default_factory=Timers)
+    send: SendQueue = SendQueue()
+    recv: ReceiveQueue = ReceiveQueue()
+    timers: Timers = Timers()
 
 
 class Session:

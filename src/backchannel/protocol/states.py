@@ -6,8 +6,9 @@ their FIN stored? processed by my agent? What is not in the table is an error by
 frame is BAD. `docs/protocol.md` 20 shows the same; a test visits every cell.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class State(Enum):
@@ -80,8 +81,7 @@ class Input(Enum):
     RST = "RST"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One cell: the state after it, why it is CLOSED if it is, and the receipt if the input was a frame."""
 
     state: State

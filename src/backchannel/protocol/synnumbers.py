@@ -7,14 +7,13 @@ Like IPsec's anti-replay window (RFC 4303, 3.4.3). Each epoch has its own: a fil
 from a number it has used; and a SYN that still waits in its outbox from the epoch before may be overtaken by new ones.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 SYN_WINDOW = 1_024
 """How far a SYN may be overtaken: far more than the offers one mailbox may have open with us."""
 
 
-@dataclass(frozen=True, slots=True)
-class SynNumbers:
+class SynNumbers(Struct, frozen=True):
     highest: int = 0
     seen: int = 0
     """Bit i: the number `highest - i` has come."""

@@ -5,8 +5,10 @@ Times are on the caller's clock and lie in the snapshot as they are. After a boo
 either; the outbox repeats, with its own pauses.
 """
 
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 KEEPALIVE = 600.0
 """Seconds without a word from the peer until we ask whether it still has the session."""
@@ -26,8 +28,7 @@ class Timer(Enum):
     PROBE = "probe"
 
 
-@dataclass(frozen=True, slots=True)
-class Timers:
+class Timers(Struct, frozen=True):
     deadline: float | None = None
     accept: float | None = None
     idle: float | None = None

@@ -10,7 +10,6 @@ import grp
 import os
 import pwd
 import stat
-import tomllib
 from typing import Any
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted
@@ -79,6 +78,8 @@ def read_policy(path: str) -> Policy | None:
                 f"{path} decides who is who, and could be written by others (uid {status.st_uid}, mode {mode:04o})",
                 hint=f"chown root {path} && chmod 644 {path}",
             )
+        import tomllib  # only where there is a policy: every daemon would pay for it
+
         try:
             return _parsed(path, tomllib.load(file))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
