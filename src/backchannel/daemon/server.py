@@ -48,7 +48,10 @@ KEPT_IDLE_S = 5.0
 WRITE_S = 10.0
 EMFILE_PAUSE_S = 0.1
 CHECKPOINT_IDLE_S = 1.0
-CHECKPOINT_WAL_BYTES = 64 << 20  # 15,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
+CHECKPOINT_WAL_BYTES = 64 << 20  # 11,000 messages; whoever comes during a checkpoint waits for it, so they are seldom
+# What a checkpoint takes is a matter of the pages that differ. Short messages write the same ones over and over; long
+# texts have their own, and 64 MiB of them would be a stop of 200 ms and more.
+CHECKPOINT_RECEIVED_BYTES = 8 << 20
 WAL_KEPT_BYTES = 4 << 20  # of the log's file, once nothing is in it: who is idle gives the rest back to the disk
 WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part of the reserve
 WATCH_FALLBACK_S = 30.0
@@ -114,7 +117,7 @@ class Seat:
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0
-        self.wal_bytes = 0  # after the last checkpoint
+        self.received_bytes = 0  # since the last checkpoint
         self.next_wal_look = 0.0
         self.is_tight = False  # the disk is so full that the reserve has to hold the log too
 
@@ -309,8 +312,7 @@ class Server:
             if seat.host.mailbox.commits != seat.commits:
                 seat.host.operating.commits.observe(clock() - self.now)
                 self._note_commit(seat)
-            for answer in answers:
-                self._answer(seat, answer)
+            self._answer(seat, answers)
             if (copying := seat.host.operating.to_start) is not None:
                 seat.host.operating.to_start = None
                 self._copier.start(copying)
@@ -360,16 +362,12 @@ class Server:
         is_idle = self.now - seat.last_commit >= CHECKPOINT_IDLE_S
         if not is_idle and self.now < seat.next_wal_look:
             return
-        wal_bytes = seat.host.mailbox.wal_bytes
-        if not is_idle:
-            if wal_bytes < self._wal_bytes_max(seat):
-                return
-            # The file keeps its size and is written anew from its beginning, so its size tells little; but it may not
-            # grow without end: the reserve of a nearly full disk has to hold it.
-            if self.now - seat.unchecked_since < 0.25 and wal_bytes <= seat.wal_bytes:
-                return
+        is_long = not is_idle and seat.log.is_longer_than(self._wal_bytes_max(seat))
+        if not is_idle and not is_long and seat.received_bytes < CHECKPOINT_RECEIVED_BYTES:
+            return
+        is_too_big = is_idle and seat.host.mailbox.wal_bytes > WAL_KEPT_BYTES
         try:
-            seat.host.mailbox.checkpoint(truncate=seat.is_tight or (is_idle and wal_bytes > WAL_KEPT_BYTES))
+            seat.host.mailbox.checkpoint(truncate=seat.is_tight or is_too_big)
         except Exception as error:
             if not is_full(error):
                 raise StorageFailed(str(error)) from error
@@ -378,7 +376,7 @@ class Server:
             seat.last_commit = self.now
             return
         seat.unchecked_since = None
-        seat.wal_bytes = seat.host.mailbox.wal_bytes
+        seat.received_bytes = 0
         gc.collect(1)  # what exceptions left in cycles; automatic collection is off
 
     def _wal_bytes_max(self, seat: Seat) -> int:
@@ -475,6 +473,7 @@ class Server:
             if not data:
                 self._end(link)
                 return
+            link.seat.received_bytes += len(data)
             if b"\n" in data:
                 break
             if not self._keep_part(link, data) or len(data) < READ_BYTES:
@@ -550,11 +549,12 @@ class Server:
         self._sparingly.warning(error.code, f"{host.name}: refused uid {link.peer.uid}: {error.message}", self.now)
         self._close(link)
 
-    def _answer(self, seat: Seat, answer: Answer) -> None:
-        if answer.after_flush:
-            seat.log.after_flush(lambda: self._send_answer(answer))
-        else:
-            self._send_answer(answer)
+    def _answer(self, seat: Seat, answers: list[Answer]) -> None:
+        for answer in answers if len(answers) < 2 else _joined(answers):
+            if answer.after_flush:
+                seat.log.after_flush(partial(self._send_answer, answer))
+            else:
+                self._send_answer(answer)
 
     def _send_answer(self, answer: Answer) -> None:
         answer.caller.pending -= 1
@@ -784,6 +784,23 @@ class Server:
                 pass
         except BlockingIOError:
             pass
+
+
+def _joined(answers: list[Answer]) -> list[Answer]:
+    """Those that follow one another to one caller as one: a batch's hundred then take one call of the kernel."""
+    joined: list[list[Answer]] = []
+    for answer in answers:
+        last = joined[-1] if joined else None
+        if last is not None and last[0].caller is answer.caller and last[0].after_flush == answer.after_flush:
+            last.append(answer)
+            answer.caller.pending -= 1
+        else:
+            joined.append([answer])
+    return [
+        same[0] if len(same) == 1
+        else Answer(same[0].caller, b"".join([answer.line for answer in same]), after_flush=same[0].after_flush)
+        for same in joined
+    ]  # fmt: skip
 
 
 # Seconds since boot, suspended time included; never jumps.
