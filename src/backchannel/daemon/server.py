@@ -38,7 +38,7 @@ from .log import Sparingly, logger
 ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog
 READ_BYTES = 65536  # larger buffers cost an mmap a call
 HEAP_BYTES_KEPT = 8 << 20  # of freed memory, in a daemon that has had long lines
-READS_A_PASS = 16  # of one long line: a pass for every 64 KiB costs more than to read them
+READS_A_PASS = 17  # of one long line, with room for 1 MiB: a pass for every 64 KiB costs more than to read them
 INBOX_LINKS_MAX = 512
 CONTROL_LINKS_MAX = 128
 FIRST_BYTE_S = 2.0
