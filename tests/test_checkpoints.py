@@ -114,4 +114,4 @@ def test_a_long_line_is_read_in_few_passes_and_no_connection_holds_up_the_others
 
     link = Link(cast(Any, Flood()), Peer(0, 0, 0), seat, None, is_control=False)
     loop._read(link)
-    assert sum(sent) == seat.received_bytes == link.size == 17 * 64 * KIB
+    assert sum(sent) == seat.received_bytes == link.size == server.READ_ON_BYTES
