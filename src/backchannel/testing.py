@@ -20,6 +20,7 @@ from .client import calls, wire
 from .client.aio import AsyncAgent
 from .client.blocking import Agent
 from .client.drive import run
+from .client.reach import START_S
 from .errors import BackchannelError, PeerAbsent, TimedOut
 from .protocol.names import AgentName
 from .transport import start
@@ -66,7 +67,7 @@ class World:
             if served_in(self.paths.state(name, "lock")) is None:
                 start.start(self.paths, name)
         caller = wire.Caller(None, self.paths)
-        deadline = time.monotonic() + wire.START_S
+        deadline = time.monotonic() + START_S
         try:
             for name in names:
                 # It is on its way; a ping that found nobody would start another.

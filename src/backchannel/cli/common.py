@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ..client import wire
+from ..client import reach, wire
 from ..errors import BackchannelError, NotPermitted
 from ..protocol.codec import encode
 from ..protocol.names import AgentName
@@ -30,7 +30,7 @@ def require_own(caller: wire.Caller, name: AgentName) -> None:
         return
     if name in caller.places.registered():
         raise NotPermitted(f"{name} is another user's agent", hint="its owner may do that, or root with its service")
-    wire.check_startable(caller, name, may_start=False)
+    reach.check_startable(caller, name, may_start=False)
 
 
 def why_it_ended(daemon: "subprocess.CompletedProcess[str]") -> str:

@@ -18,6 +18,7 @@ from ..client import adapters, calls, wire
 from ..client.adapters import Adapter
 from ..client.drive import run
 from ..client.driven import with_model
+from ..client.reach import START_S
 from ..errors import LocalProtocolError
 from ..transport.paths import Places, register
 
@@ -136,7 +137,7 @@ def init(options: argparse.Namespace) -> int:
 
     config = next(change for change in plan.changes if change.path == caller.places.state(plan.agent, "config.toml"))
     if config.is_needed:  # a daemon reads it when it starts
-        run(calls.stop(caller, plan.agent, wire.START_S))
+        run(calls.stop(caller, plan.agent, START_S))
     status = up(argparse.Namespace(names=[plan.agent], json=False))
     _print_steps(plan)
     return status

@@ -8,7 +8,6 @@ from ..client import calls, wire
 from ..client.drive import run
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
 from ..protocol.codec import encode
-from ..protocol.codes import exit_code
 from .options import FLAG, LIST, SECONDS, TEXT, HelpWanted, parse, wrong
 
 TYPE_CHECKING = False
@@ -75,7 +74,11 @@ def send(argv: list[str]) -> int:
                 _report(error, as_json)
     if len(targets) == 1 and failures:
         raise failures[0]
-    return exit_code(failures[0]) if failures else 0
+    if not failures:
+        return 0
+    from ..protocol.codes import exit_code  # beside the fast path
+
+    return exit_code(failures[0])
 
 
 def _report(error: BackchannelError, as_json: bool) -> None:

@@ -80,9 +80,10 @@ class AsyncDelivery(DeliveryRecord):
         return await self._agent._settle("renew", self.id, delivery=self.delivery, sender=self.sender)  # type: ignore[no-any-return]
 
     async def _settle(self, method: str, **params: Any) -> AsyncReceipt:
-        receipt: AsyncReceipt = await self._agent._settle(
-            method, self.id, delivery=self.delivery, sender=self.sender, **params
+        settling = calls.settle(
+            self._agent._caller, method, self.id, sender=self.sender, delivery=self.delivery, **params
         )
+        receipt = AsyncReceipt(self._agent, await run(settling))
         self.is_settled = True
         return receipt
 

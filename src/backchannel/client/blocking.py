@@ -93,7 +93,10 @@ class Delivery(DeliveryRecord):
         return self._agent._settle("renew", self.id, delivery=self.delivery, sender=self.sender)  # type: ignore[no-any-return]
 
     def _settle(self, method: str, **params: Any) -> Receipt:
-        receipt: Receipt = self._agent._settle(method, self.id, delivery=self.delivery, sender=self.sender, **params)
+        settling = calls.settle(
+            self._agent._caller, method, self.id, sender=self.sender, delivery=self.delivery, **params
+        )
+        receipt = Receipt(self._agent, run(settling))
         self.is_settled = True
         return receipt
 

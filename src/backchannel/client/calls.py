@@ -9,10 +9,8 @@ import time
 
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
-from ..protocol.codes import error_for
 from ..protocol.names import USER, AgentName, check_id
 from ..transport.dial import peer_pid
-from ..transport.lock import served_in
 from ..transport.paths import CONTROL, INBOX
 from .wire import (
     CALL_S,
@@ -54,15 +52,17 @@ def push(
     caller: Caller, to: str, text: str, message_id: str | None = None, timeout: float = CALL_S, **options: "Any"
 ) -> "Conversation[dict[str, Any]]":
     """Stores a text in `to`'s mailbox. Returns the receipt. `options` are the other params of `push` on the wire."""
-    params = _push_params(caller, to, text, message_id, options)
-    if params["to"] in caller.queued_to:
-        return (yield from push_queued(caller, params, timeout))
+    params = _push_params(text, message_id, options)
+    name, address = caller.address(to)
+    if name in caller.queued_to:
+        return (yield from push_queued(caller, name, params, timeout))
     try:
-        result: dict[str, Any] = yield from call(caller, params["to"], INBOX, "push", params, timeout)
+        answers = yield from exchange(caller, name, INBOX, [request("push", params, encoded=address)], timeout)
+        result: dict[str, Any] = result_of(answers[0])
     except NotPermitted as error:
         if error.code != "via_outbox":
             raise
-        return (yield from push_queued(caller, params, timeout))
+        return (yield from push_queued(caller, name, params, timeout))
     except TimedOut as error:
         raise TimedOut(
             f"no receipt from {to} within {timeout:g} s: message {params['id']} may be stored or not",
@@ -72,16 +72,18 @@ def push(
     return result
 
 
-def push_queued(caller: Caller, params: "dict[str, Any]", timeout: float) -> "Conversation[dict[str, Any]]":
+def push_queued(
+    caller: Caller, to: AgentName, params: "dict[str, Any]", timeout: float
+) -> "Conversation[dict[str, Any]]":
     """The same through the own daemon's outbox: behind what waits there for this target. Returns its receipt if it came
     within `timeout`, else one that says `queued`."""
     deadline = time.monotonic() + timeout
-    done = yield from commit(caller, {"sends": [_as_send(params)]}, timeout)
+    done = yield from commit(caller, {"sends": [_as_send(to, params)]}, timeout)
     return (yield from _once_stored(caller, done["sends"][0], deadline))
 
 
-def _as_send(params: "dict[str, Any]") -> "dict[str, Any]":
-    return {key: value for key, value in params.items() if key not in ("from", "auth") and value is not None}
+def _as_send(to: AgentName, params: "dict[str, Any]") -> "dict[str, Any]":
+    return {"to": to, **{key: value for key, value in params.items() if value is not None}}
 
 
 def _once_stored(caller: Caller, queued: "dict[str, Any]", deadline: float) -> "Conversation[dict[str, Any]]":
@@ -92,6 +94,8 @@ def _once_stored(caller: Caller, queued: "dict[str, Any]", deadline: float) -> "
     except (TimedOut, PeerAbsent):
         return queued
     if found["stage"] == "rejected" and found["msg_no"] is None:
+        from ..protocol.codes import error_for  # beside the fast path, as what is imported in other functions here
+
         raise error_for(found["code"], found["reason"], reason=found["reason"])
     return found
 
@@ -193,7 +197,7 @@ def _await_answer(
             if claimed.sock is None:
                 yield from stream_call(caller, claimed, "claim", {"reply_to": message_id}, CALL_S)
             if watching.sock is None:
-                watching.sock, _ = yield from connect(caller, to, INBOX, time.monotonic() + CALL_S, may_start=True)
+                watching.sock = yield from connect(caller, to, INBOX, time.monotonic() + CALL_S, may_start=True)
             claimed.take_id = claimed.take_id or new_id("t")
             take = {"take_id": claimed.take_id, "wait": slice_s, "reply_to": message_id, "kinds": ["message", "bounce"]}
             watch = {"id": message_id, "stage": "done", "timeout": slice_s, "from": caller.name}
@@ -277,18 +281,18 @@ def push_many(
     outcomes: list[Any] = []
     batch: list[tuple[dict[str, Any], bytes]] = []  # params, and their line
     size = 0
-    to = AgentName(to)
+    name, address = caller.address(to)
     for text in texts:
-        params = _push_params(caller, to, text, None, options)
-        line = request("push", params, len(batch))
+        params = _push_params(text, None, options)
+        line = request("push", params, len(batch), address)
         if batch and (len(batch) >= BATCH_LINES or size + len(line) > BATCH_BYTES):
-            outcomes += yield from _send_batch(caller, to, batch, timeout)
+            outcomes += yield from _send_batch(caller, name, batch, timeout)
             batch, size = [], 0
-            line = request("push", params, 0)
+            line = request("push", params, 0, address)
         batch.append((params, line))
         size += len(line)
     if batch:
-        outcomes += yield from _send_batch(caller, to, batch, timeout)
+        outcomes += yield from _send_batch(caller, name, batch, timeout)
     return outcomes
 
 
@@ -376,6 +380,7 @@ def take(
 ) -> "Conversation[list[dict[str, Any]]]":
     """Leases up to `count` messages over the stream's own connection; waits up to `wait_s` seconds for the first."""
     deadline = None if wait_s is None else time.monotonic() + wait_s
+    left = WAIT_SLICE_S if wait_s is None else min(WAIT_SLICE_S, max(0.0, wait_s))
     take_id = new_id("t")
     stream.take_id = take_id
     params: dict[str, Any] = {
@@ -383,12 +388,12 @@ def take(
         "adapter": caller.adapter,
     }  # fmt: skip
     while True:
-        left = slice_left(deadline)
         params["wait"] = left
         result = yield from stream_call(caller, stream, "take", params, left + ANSWER_GRACE_S)
         if result["messages"] or (deadline is not None and time.monotonic() >= deadline):
             messages: list[dict[str, Any]] = result["messages"]
             return messages
+        left = slice_left(deadline)
 
 
 def resume(caller: Caller, stream: "Stream", timeout: float = CALL_S) -> "Conversation[None]":
@@ -452,6 +457,8 @@ def status(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[
 
 def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bool]":
     """Ends NAME's daemon and waits until its lock is free. False if none ran."""
+    from ..transport.lock import served_in
+
     lock = caller.places.state(AgentName(name), "lock")
     if served_in(lock) is None:
         return False
@@ -469,10 +476,11 @@ def stop(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[bo
 
 def kill(caller: Caller, name: str, timeout: float = CALL_S) -> "Conversation[None]":
     """Ends NAME's daemon by SIGKILL, for one that does not answer; what it has committed is safe."""
-    places = caller.places
-    lock = places.state(AgentName(name), "lock")
+    from ..transport.lock import served_in
+
+    lock = caller.places.state(AgentName(name), "lock")
     deadline = time.monotonic() + timeout
-    sock, _ = yield from connect(caller, name, CONTROL, deadline, may_start=False)
+    sock = yield from connect(caller, name, CONTROL, deadline, may_start=False)
     os.kill(peer_pid(sock), 9)
     sock.close()
     while served_in(lock) is not None:
@@ -503,7 +511,7 @@ def open_control(
     """Asks something that is answered later; `hear` reads it when the socket is readable."""
     if stream.sock is None:
         deadline = time.monotonic() + CALL_S
-        stream.sock, _ = yield from connect(caller, AgentName(name), CONTROL, deadline, may_start=True)
+        stream.sock = yield from connect(caller, AgentName(name), CONTROL, deadline, may_start=True)
     stream.sock.sendall(request(method, params))
     return stream.sock
 
@@ -582,22 +590,14 @@ def slice_left(deadline: float | None) -> float:
     return min(WAIT_SLICE_S, _left(deadline))
 
 
-def _push_params(
-    caller: Caller, to: str, text: str, message_id: str | None, options: "dict[str, Any]"
-) -> "dict[str, Any]":
-    check_text(text)
-    params: dict[str, Any] = {"to": AgentName(to), "id": new_id("m") if message_id is None else check_id(message_id)}
-    if caller.name is not None:
-        params["from"] = caller.name
-        if caller.places.is_ours(to):
-            params["auth"] = caller.key  # who we are to another user's agent says the kernel
-    params.update(options)
-    params["text"] = text
-    return params
+def _push_params(text: str, message_id: str | None, options: "dict[str, Any]") -> "dict[str, Any]":
+    """What is this text's own; the rest is its `address`."""
+    message_id = new_id("m") if message_id is None else check_id(message_id)
+    return {"id": message_id, **options, "text": check_text(text)}
 
 
 def _send_batch(
-    caller: Caller, to: str, batch: "list[tuple[dict[str, Any], bytes]]", timeout: float
+    caller: Caller, to: AgentName, batch: "list[tuple[dict[str, Any], bytes]]", timeout: float
 ) -> "Conversation[list[Any]]":
     """A receipt or an exception for each push: directly, or behind what our own daemon still holds for this target."""
     if to not in caller.queued_to:
@@ -606,7 +606,7 @@ def _send_batch(
             return outcomes
     deadline = time.monotonic() + timeout
     try:
-        queued = yield from commit(caller, {"sends": [_as_send(params) for params, _ in batch]}, timeout)
+        queued = yield from commit(caller, {"sends": [_as_send(to, params) for params, _ in batch]}, timeout)
     except errors.BackchannelError as error:
         return [error] * len(batch)
     outcomes = []

@@ -38,7 +38,7 @@ class Commit:
         answered = [d for d, _ in self._replies if d.kind == "data"]
         if answered and headers:
             raise LocalProtocolError("a text in a session has no headers", code="bad_params", hint="reply without them")
-        self.lists: dict[str, list[dict[str, Any]]] = {
+        lists: dict[str, list[dict[str, Any]]] = {
             "acks": [{"id": d.id, **d._token(), "evidence": evidence} for d in (*self._acks, *answered)],
             "replies": [
                 without_none({"id": d.id, **d._token(), "text": text, "headers": headers})
@@ -52,6 +52,7 @@ class Commit:
             ],
             "closes": [_closing(*close) for close in self._closes],
         }
+        self.lists = {name: asked for name, asked in lists.items() if asked}
 
     def receipts(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One for each reply, then for each send, as they were asked for. Marks as settled what is."""

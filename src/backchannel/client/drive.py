@@ -25,7 +25,10 @@ def run(conversation: "Conversation[T]") -> "T":
         while True:
             wanted = step(outcome)
             try:
-                outcome = _carry_out(wanted)
+                if type(wanted) is Exchange:
+                    outcome = exchange(wanted.sock, wanted.data, wanted.timeout, wanted.count)
+                else:
+                    outcome = _carry_out(wanted)
                 step = conversation.send
             except (OSError, KeyboardInterrupt) as error:
                 outcome = error
@@ -36,15 +39,12 @@ def run(conversation: "Conversation[T]") -> "T":
 
 
 def _carry_out(wanted: object) -> object:
-    kind = type(wanted)
-    if kind is Exchange:
-        return exchange(wanted.sock, wanted.data, wanted.timeout, wanted.count)  # type: ignore[attr-defined]
-    if kind is Connect:
-        return connect(wanted.path, wanted.timeout)  # type: ignore[attr-defined]
-    if kind is Race:
-        return race(wanted.requests, wanted.timeout)  # type: ignore[attr-defined]
-    assert kind is Sleep
-    time.sleep(wanted.seconds)  # type: ignore[attr-defined]
+    if isinstance(wanted, Connect):
+        return connect(wanted.path, wanted.timeout)
+    if isinstance(wanted, Race):
+        return race(wanted.requests, wanted.timeout)
+    assert isinstance(wanted, Sleep)
+    time.sleep(wanted.seconds)
     return None
 
 
@@ -59,10 +59,12 @@ def exchange(sock: Socket, data: bytes, timeout: float, count: int = 1) -> list[
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             raise
         # Refused before it was read whole: the answer that says why is here already.
+    chunk = sock.recv(READ_BYTES)
+    if count == 1 and chunk.endswith(b"\n"):  # nearly always
+        return [chunk]
     chunks: list[bytes] = []
     size = seen = 0
     while True:
-        chunk = sock.recv(READ_BYTES)
         if not chunk:
             if seen:
                 return b"".join(chunks).split(b"\n")[:seen]
@@ -77,6 +79,7 @@ def exchange(sock: Socket, data: bytes, timeout: float, count: int = 1) -> list[
                 return b"".join(chunks).split(b"\n")[:count]
         if size > ANSWER_BYTES_MAX:
             raise OSError(errno.EMSGSIZE, "the answer has no end")
+        chunk = sock.recv(READ_BYTES)
 
 
 def race(requests: list[tuple[Socket, bytes]], timeout: float) -> tuple[int, bytes]:

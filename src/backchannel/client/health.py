@@ -36,7 +36,7 @@ def round_trip(caller: Caller, name: str, timeout: float) -> "Conversation[Round
     """With a daemon that runs; another is not started. Raises `PeerAbsent`, `TimedOut`, and what it refuses."""
     times: dict[str, float] = {}
     begun = time.perf_counter()
-    sock, _ = yield from connect(caller, AgentName(name), CONTROL, time.monotonic() + timeout, may_start=False)
+    sock = yield from connect(caller, AgentName(name), CONTROL, time.monotonic() + timeout, may_start=False)
     times["connect"] = time.perf_counter() - begun
     try:
         for stage, method, params in STAGES:

@@ -6,9 +6,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BackchannelError, LocalProtocolError, Refused, TimedOut
+from ..protocol import codes  # noqa: F401 - what `wire` imports late: a program that stays may outlive the files on disk
 from ..protocol.names import USER
 from ..protocol.receipt import WAITABLE, Stage
-from . import calls, sessioncalls, wire
+from . import calls, reach, sessioncalls, wire  # noqa: F401 - `reach` for the same reason
 
 if TYPE_CHECKING:
     from .wire import Conversation
@@ -332,8 +333,11 @@ def with_ahead(messages: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any],
 
 def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":
     """Of what each take handed out, the deliveries that are not settled; takes without any are left out."""
-    left = {take_id: [d for d in deliveries if not d.is_settled] for take_id, deliveries in taken.items()}
-    return {take_id: deliveries for take_id, deliveries in left.items() if deliveries}
+    left = {}
+    for take_id, deliveries in taken.items():
+        if not_settled := [d for d in deliveries if not d.is_settled]:
+            left[take_id] = not_settled
+    return left
 
 
 def without_none(params: dict[str, Any]) -> dict[str, Any]:

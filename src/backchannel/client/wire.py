@@ -13,13 +13,10 @@ from _thread import allocate_lock  # `threading` costs a millisecond more
 
 from .. import errors
 from ..errors import LocalProtocolError, NotPermitted, PeerAbsent, RemoteProtocolError, TimedOut
-from ..protocol.codec import Malformed, decode_answer, encode_request
-from ..protocol.codes import error_for
-from ..protocol.names import AgentName, closest, make_id
+from ..protocol.codec import RESULT, Malformed, decode_answer, decode_result, encode_params, encode_request
+from ..protocol.names import AgentName, make_id
 from ..transport.dial import Socket, peer_uid
-from ..transport.lock import served_in
-from ..transport.paths import CONTROL, Places, check_socket_dir, find_places, read_key
-from ..transport.start import complaint_since, start, where_to_look
+from ..transport.paths import CONTROL, Places, find_places, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +27,12 @@ if TYPE_CHECKING:
     Conversation = Generator[Any, Any, T]
 
 CALL_S = 10.0  # how long a call may take unless told otherwise, seconds
-START_S = 5.0  # how long a daemon may take to start
-START_AGAIN_S = 1.0  # then one that holds no lock yet may have died; who starts in vain leaves unseen
 CLAIM_S = 0.5  # until somebody else's claim is believed: it may be that of a process that just died
 POOL_IDLE_S = 1.0  # how long a connection may be kept for the next call of a burst
 POOL_MAX = 8
+IDS_AT_ONCE = 64  # for how many the kernel is asked for random bytes at once
 
-_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 _BROKEN = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
 
@@ -81,6 +77,21 @@ class Sleep:
         self.seconds = seconds
 
 
+class Process:
+    """This process, as far as a fork must be noticed."""
+
+    forks = 0  # between the process that imported us and this one; compared instead of `getpid`, a system call
+    random: "list[bytes]" = []  # of ids to come  # noqa: RUF012 - there is one process
+
+
+def _forked() -> None:
+    Process.forks += 1
+    Process.random.clear()  # or parent and child would make the same ids
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Caller:
     """Who calls: an agent with its key, or a process that is none; with the connections it keeps for a moment."""
 
@@ -92,9 +103,10 @@ class Caller:
             str, str
         ] = {}  # targets for whom our own daemon may still hold messages: the last one's id
         self._key: str | None = None
-        self._idle: list[tuple[float, str, Socket]] = []  # oldest first
+        self._addresses: dict[str, tuple[AgentName, str]] = {}  # of our own user's agents
+        self._idle: list[tuple[float, str, str, Socket]] = []  # oldest first
         self._lock = allocate_lock()
-        self._pid = os.getpid()
+        self._forks = Process.forks
         self._is_closed = False
 
     @property
@@ -115,6 +127,27 @@ class Caller:
             )
         return self.name
 
+    def address(self, to: str) -> tuple[AgentName, str]:
+        """The checked name, and the params of a push that are the same for every text we send there, encoded."""
+        known = self._addresses.get(to) if isinstance(to, str) else None
+        if known is not None:
+            return known
+        name = AgentName(to)
+        params = {"to": str(name)}
+        is_ours = self.places.is_ours(name)
+        if self.name is not None:
+            params["from"] = str(self.name)
+            if is_ours:
+                params["auth"] = self.key  # who we are to another user's agent says the kernel
+        found = name, encode_params(params) + ","
+        if is_ours:  # what is another user's today may be ours tomorrow
+            self._addresses[name] = found
+        return found
+
+    def forget_address(self, name: str) -> bool:
+        """What was found out of NAME is looked at again. True if there was something."""
+        return self._addresses.pop(name, None) is not None
+
     def everybody_else(self) -> list[str]:
         """All registered agents but this one and those that are down."""
         places = self.places
@@ -122,35 +155,36 @@ class Caller:
             name for name in places.registered() if name != self.name and not os.path.exists(places.state(name, "down"))
         ]
 
-    def keep(self, path: str, sock: Socket) -> None:
+    def keep(self, name: str, socket: str, sock: Socket) -> None:
         """Keeps a connection for the next call of a burst."""
         if self._is_closed:  # a lease given back after the end: nobody would close it
             sock.close()
             return
         with self._lock:
-            self._idle.append((time.monotonic(), path, sock))
-            surplus = self._idle.pop(0) if len(self._idle) > POOL_MAX else None
+            self._idle.append((time.monotonic(), name, socket, sock))
+            surplus = self._idle.pop(0)[-1] if len(self._idle) > POOL_MAX else None
         if surplus:
-            surplus[2].close()
+            surplus.close()
 
-    def kept(self, path: str) -> Socket | None:
+    def kept(self, name: str, socket: str, now: float) -> Socket | None:
         """A connection kept a moment ago, if there is one; those that are older are closed."""
-        if self._pid != os.getpid():
+        if self._forks != Process.forks:
             self.forget_after_fork()
-        if not self._idle:
+        idle = self._idle
+        if not idle:
             return None
-        oldest = time.monotonic() - POOL_IDLE_S
+        oldest = now - POOL_IDLE_S
         with self._lock:
-            while self._idle and self._idle[0][0] < oldest:
-                self._idle.pop(0)[2].close()
-            for i in range(len(self._idle) - 1, -1, -1):
-                if self._idle[i][1] == path:
-                    return self._idle.pop(i)[2]
+            while idle and idle[0][0] < oldest:
+                idle.pop(0)[-1].close()
+            for i in range(len(idle) - 1, -1, -1):
+                if idle[i][1] == name and idle[i][2] == socket:
+                    return idle.pop(i)[-1]
         return None
 
     def forget_after_fork(self) -> None:
         """A child closes its copies: two processes on one connection would read each other's answers."""
-        self._pid = os.getpid()
+        self._forks = Process.forks
         self._lock = allocate_lock()  # another thread of the parent may have held it
         self._drop_idle()
 
@@ -161,7 +195,7 @@ class Caller:
     def _drop_idle(self) -> None:
         with self._lock:
             while self._idle:
-                self._idle.pop()[2].close()
+                self._idle.pop()[-1].close()
 
 
 def call(
@@ -210,26 +244,28 @@ def stream_call(
     caller: Caller, stream: Stream, method: str, params: "dict[str, Any]", timeout: float
 ) -> "Conversation[Any]":
     """One request and its answer on the stream's own connection; on a new one its claim and its leases come first."""
-    line = request(method, params)
-    first: list[bytes] = []
+    lines = [request(method, params)]
     claimed = 0
+    left = timeout
     deadline = time.monotonic() + timeout
     taken_until = 0.0
     pause = 0.01
     while True:
         if stream.sock is None:
-            stream.sock, _ = yield from connect(caller, caller.me(), CONTROL, deadline, may_start=True)
+            stream.sock = yield from connect(caller, caller.me(), CONTROL, deadline, may_start=True)
             stream.connected()
             # They wait only a moment for us.
             first = [request("take", {"take_id": held, "resume": True}) for held in sorted(stream.held)]
             if stream.claim is not None:
                 first.insert(0, request("claim", stream.claim))
                 claimed = 1
+            lines = [*first, lines[-1]]
+            left = max(0.0, deadline - time.monotonic())
         try:
-            lines = [*first, line]
-            answers = yield Exchange(stream.sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines))
-            for answer in (*answers[:claimed], answers[-1]):
-                result = result_of(answer)
+            answers = yield Exchange(stream.sock, b"".join(lines), left, len(lines))
+            for answer in answers[:claimed]:
+                result_of(answer)
+            result = result_of(answers[-1])
             if len(answers) < len(lines):  # that was the answer to one before ours
                 raise ConnectionResetError(errno.ECONNRESET, "closed before it answered")
             return result
@@ -257,17 +293,17 @@ def stream_call(
 def exchange(
     caller: Caller, name: str, socket: str, lines: list[bytes], timeout: float, *, may_start: bool = True
 ) -> "Conversation[list[bytes]]":
-    deadline = time.monotonic() + timeout
+    now = time.monotonic()
+    deadline = now + timeout
+    left = timeout
     pause = 0.0
-    path = f"{caller.places.socket_dir}/{name}/{socket}"
     while True:
-        sock = caller.kept(path)
+        sock = caller.kept(name, socket, now)
         if sock is None:
-            sock, path = yield from connect(caller, name, socket, deadline, may_start=may_start)
+            sock = yield from connect(caller, name, socket, deadline, may_start=may_start)
+            left = max(0.0, deadline - time.monotonic())
         try:
-            answers: list[bytes] = yield Exchange(
-                sock, b"".join(lines), max(0.0, deadline - time.monotonic()), len(lines)
-            )
+            answers: list[bytes] = yield Exchange(sock, b"".join(lines), left, len(lines))
         except OSError as error:
             sock.close()
             give_up_if_over(error, name, deadline, timeout)
@@ -276,7 +312,7 @@ def exchange(
             raise
         else:
             if not _is_busy(answers[0]) or time.monotonic() + pause > deadline:
-                caller.keep(path, sock)
+                caller.keep(name, socket, sock)
                 return answers
             sock.close()
             pause = pause or 0.005
@@ -284,80 +320,33 @@ def exchange(
         if pause:
             yield Sleep(pause)
         pause = min(pause * 2 or 0.005, 0.5)
+        now = time.monotonic()
+        left = max(0.0, deadline - now)
 
 
-def connect(
-    caller: Caller, name: str, socket: str, deadline: float, *, may_start: bool
-) -> "Conversation[tuple[Socket, str]]":
+def connect(caller: Caller, name: str, socket: str, deadline: float, *, may_start: bool) -> "Conversation[Socket]":
     """A connection to NAME's socket, wherever it is served; its daemon is started if it may be and must be."""
-    places = caller.places
-    folder = places.socket_dir
-    start_next, log_bytes = 0.0, None
-    pause = 0.002
-    start_deadline = time.monotonic() + START_S
-    if not may_start and places.is_ours(name) and served_in(places.state(name, "lock")) is None:
-        check_startable(caller, name, may_start=False)  # to connect is to start it, where a service manager listens
-    while True:
-        path = f"{folder}/{name}/{socket}"
+    if may_start:  # else it is asked first whether the daemon runs: to connect may be to start it
+        path = f"{caller.places.socket_dir}/{name}/{socket}"
         try:
             sock: Socket = yield Connect(path, max(0.0, deadline - time.monotonic()))
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT):
-                from . import sandbox  # beside the fast path
-
-                raise sandbox.refused(path, error.errno) from None
-            if error.errno not in _ABSENT:
-                give_up_if_over(error, name, deadline, START_S)
-                yield Sleep(pause)
-                continue
+        except OSError:
+            pass  # what it means, and what mends it, is found out below
         else:
-            _check_server(places, name, sock, path)
-            return sock, path
-        served = served_in(places.state(name, "lock"))
-        if served and served != folder:
-            folder = served
-            continue
-        if served is None:
-            if complaint := complaint_since(places, name, log_bytes):
-                raise PeerAbsent(f"the daemon of {name} did not start: {complaint}", hint="mend that, then try again")
-            if time.monotonic() >= start_next:
-                check_startable(caller, name, may_start=may_start)
-                log_bytes = start(places, name)
-                start_next = time.monotonic() + START_AGAIN_S
-        if time.monotonic() > start_deadline:
-            words, hint = where_to_look(places, name)
-            raise PeerAbsent(
-                f"the daemon of {name} did not start within {START_S:g} s" + (f" ({words})" if words else ""), hint=hint
-            )
-        if time.monotonic() > deadline:
-            raise TimedOut(f"the daemon of {name} did not start in time", hint="try again in a moment")
-        yield Sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+            check_server(caller, name, sock, path)
+            return sock
+    from .reach import reach  # beside the fast path
+
+    return (yield from reach(caller, name, socket, deadline, may_start=may_start))
 
 
-def check_startable(caller: Caller, name: str, *, may_start: bool) -> None:
-    """Raises `PeerAbsent` if NAME's daemon must not be started: unknown ("did you mean"), down, or not asked for."""
-    places = caller.places
-    if not places.is_ours(name):
-        known = places.registered()
-        if name in known:
-            raise PeerAbsent(f"nobody answers at {places.sockets(name)}", hint=f"its owner can start {name}")
-        nearest = closest(name, known)
-        hint = f"did you mean {nearest}?" if nearest else f"make it: backchannel up {name}"
-        raise PeerAbsent(f"there is no agent {name}", code="unknown_agent", hint=hint)
-    if os.path.exists(places.state(name, "down")):
-        raise PeerAbsent(f"{name} is down", hint=f"start it: backchannel up {name}")
-    if os.path.lexists(places.socket_dir):
-        check_socket_dir(places)  # no daemon serves in an unsafe place: say so instead of waiting for it
-    if not may_start:
-        raise PeerAbsent(f"the daemon of {name} does not run", hint=f"start it: backchannel up {name}")
-
-
-def _check_server(places: Places, name: str, sock: Socket, path: str) -> None:
+def check_server(caller: Caller, name: str, sock: Socket, path: str) -> None:
     """Only NAME's daemon gets to see a text or a key; whoever else listens there is an impostor."""
     try:
         uid = peer_uid(sock)
-        if not places.may_serve(name, uid):
+        is_foreign = uid not in (os.geteuid(), 0)
+        # If NAME was ours until now, the request that waits for this connection holds our key.
+        if is_foreign and (caller.forget_address(name) or not caller.places.may_serve(name, uid)):
             raise NotPermitted(
                 f"{path} is served by uid {uid}, which is not {name}'s", hint="somebody else's process listens there"
             )
@@ -369,9 +358,9 @@ def _check_server(places: Places, name: str, sock: Socket, path: str) -> None:
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def request(method: str, params: "dict[str, Any]", rpc_id: int = 1) -> bytes:
+def request(method: str, params: "dict[str, Any]", rpc_id: int = 1, encoded: str = "") -> bytes:
     try:
-        return encode_request(rpc_id, method, params)
+        return encode_request(rpc_id, method, params, encoded)
     except UnicodeEncodeError:
         raise LocalProtocolError(
             "the text has a lone surrogate, which is no Unicode",
@@ -385,6 +374,11 @@ def request(method: str, params: "dict[str, Any]", rpc_id: int = 1) -> bytes:
 
 
 def result_of(line: bytes) -> "Any":
+    if line.startswith(RESULT):  # nearly always
+        try:
+            return decode_result(line)
+        except Malformed as wrong:
+            raise _no_answer(wrong) from None
     _, outcome = numbered(line)
     if isinstance(outcome, errors.BackchannelError):
         raise outcome
@@ -397,15 +391,21 @@ def numbered(line: bytes) -> "tuple[int | None, Any]":
         answer = decode_answer(line)  # a daemon's: we looked at its uid
         if "result" in answer:
             return answer["id"], answer["result"]
+        from ..protocol.codes import error_for  # beside the fast path
+
         error = answer["error"]
         data = error["data"]
         return answer["id"], error_for(
             data["code"], error["message"], hint=data["hint"], retry=data["retry"], reason=data.get("reason", "")
         )
     except (Malformed, KeyError, TypeError) as wrong:
-        raise RemoteProtocolError(
-            f"the answer was no JSON-RPC answer ({type(wrong).__name__})", hint="is the daemon of another version?"
-        ) from None
+        raise _no_answer(wrong) from None
+
+
+def _no_answer(wrong: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        f"the answer was no JSON-RPC answer ({type(wrong).__name__})", hint="is the daemon of another version?"
+    )
 
 
 def _is_busy(line: bytes) -> bool:
@@ -428,9 +428,15 @@ def give_up_if_over(error: OSError, name: str, deadline: float, timeout: float) 
             hint="is it stopped or overloaded?",
             waited=timeout,
         ) from None
-    if error.errno not in _BROKEN and error.errno not in _ABSENT and error.errno not in (errno.EINVAL, errno.EINTR):
+    if error.errno not in _BROKEN and error.errno not in ABSENT and error.errno not in (errno.EINVAL, errno.EINTR):
         raise error
 
 
 def new_id(prefix: str) -> str:
-    return make_id(prefix, time.time_ns() // 1_000_000, os.urandom(10))
+    try:
+        random = Process.random.pop()
+    except IndexError:
+        bytes_of_many = os.urandom(10 * IDS_AT_ONCE)
+        random, *more = [bytes_of_many[i : i + 10] for i in range(0, len(bytes_of_many), 10)]
+        Process.random += more
+    return make_id(prefix, time.time_ns() // 1_000_000, random)

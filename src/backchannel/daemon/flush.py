@@ -2,9 +2,9 @@
 
 A commit survives the death of every process as soon as it returned; a power cut it survives once the log was flushed.
 A flush begins at most 10 ms after the oldest unflushed commit; receipts that promised more wait for theirs, and all
-that wait share one: who comes during it is in the next. To hand a flush to a thread and to hear of its end costs more
-than the flush of a quick disk; a slow one would stop the other names of the process and whoever reads, so there it is
-worth that. fdatasync releases the interpreter.
+that wait share one: who comes during it is in the next. To hand a flush to a thread and to hear of its end costs nearly
+as much as the flush of a quick disk; a slow one would stop the other names of the process and whoever reads, so there
+it is worth that.
 """
 
 import os
@@ -21,7 +21,7 @@ HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24  # of a log, https://www.sqlite.org/fi
 QUICK_S = 0.002  # what everybody may wait for a flush in the loop: twenty sends; a good disk takes a tenth of it
 LAST = 8  # flushes decide whether the disk is quick,
 SLOW_MAX = 2  # of them may have been slow: on a busy machine some always are
-AHEAD = bytes(256 << 10)  # written behind the log at a time: sixty messages of room, a third of a millisecond
+AHEAD = bytes(512 << 10)  # written behind the log at a time: a hundred messages of room for half a millisecond
 
 
 class Flush(NamedTuple):

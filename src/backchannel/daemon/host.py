@@ -644,7 +644,7 @@ class Host:
             state.id,
             self.name,
             shown_sender(state.sender),
-            state.word if stage is None else stage.value,
+            state.word if stage is None else stage._value_,
             state.reason,
             "power" if power else state.durability,
             duplicate,

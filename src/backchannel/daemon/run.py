@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import BackchannelError
-from ..mailbox.database import OLDER, MailboxUnusable
+from ..mailbox.database import OLDER, MailboxUnusable, release_memory
 from ..mailbox.frames import Frames
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.outbox import Outbox
@@ -154,6 +154,7 @@ def open_seat(server: Server, places: Places, name: AgentName, listeners: tuple[
             random=os.urandom,
             free_bytes=lambda: _free_bytes(places.state(name)),
         )
+        release_memory(mailbox.db)  # what it took to load
         _sync_directory(places.state(name))
         if listeners is None:
             check_socket_dir(places, make=True)

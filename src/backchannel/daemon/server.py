@@ -314,8 +314,7 @@ class Server:
             if seat.host.mailbox.commits != seat.commits:
                 seat.host.operating.commits.observe(clock() - self.now)
                 self._note_commit(seat)
-            for answer in answers:
-                self._answer(seat, answer)
+            self._answer(seat, answers)
             if (copying := seat.host.operating.to_start) is not None:
                 seat.host.operating.to_start = None
                 self._copier.start(copying)
@@ -552,11 +551,12 @@ class Server:
         self._sparingly.warning(error.code, f"{host.name}: refused uid {link.peer.uid}: {error.message}", self.now)
         self._close(link)
 
-    def _answer(self, seat: Seat, answer: Answer) -> None:
-        if answer.after_flush:
-            seat.log.after_flush(lambda: self._send_answer(answer))
-        else:
-            self._send_answer(answer)
+    def _answer(self, seat: Seat, answers: list[Answer]) -> None:
+        for answer in answers if len(answers) < 2 else _joined(answers):
+            if answer.after_flush:
+                seat.log.after_flush(partial(self._send_answer, answer))
+            else:
+                self._send_answer(answer)
 
     def _send_answer(self, answer: Answer) -> None:
         answer.caller.pending -= 1
@@ -787,6 +787,23 @@ class Server:
                 pass
         except BlockingIOError:
             pass
+
+
+def _joined(answers: list[Answer]) -> list[Answer]:
+    """Those that follow one another to one caller as one: a batch's hundred then take one call of the kernel."""
+    joined: list[list[Answer]] = []
+    for answer in answers:
+        last = joined[-1] if joined else None
+        if last is not None and last[0].caller is answer.caller and last[0].after_flush == answer.after_flush:
+            last.append(answer)
+            answer.caller.pending -= 1
+        else:
+            joined.append([answer])
+    return [
+        same[0] if len(same) == 1
+        else Answer(same[0].caller, b"".join([answer.line for answer in same]), after_flush=same[0].after_flush)
+        for same in joined
+    ]  # fmt: skip
 
 
 # Seconds since boot, suspended time included; never jumps.

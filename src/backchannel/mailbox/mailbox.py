@@ -278,7 +278,6 @@ class Mailbox:
         self.clock_shift = float(meta.get("clock_shift", 0.0))
         self._stand(found, now)
         self._read_back()
-        release_memory(self.db)
 
     def _stand(self, found: Standing, now: float) -> None:
         """Takes over what memory mirrors. What is handed out waits for its client."""
@@ -629,15 +628,16 @@ class Mailbox:
         self._writer.execute(
             "UPDATE messages SET stage = ?, reason = ?, evidence = ?, ended_at = ?, take_id = NULL, detached = NULL"
             " WHERE msg_no = ?",
-            (stage.value, reason, evidence, wall, state.msg_no),
+            (stage._value_, reason, evidence, wall, state.msg_no),
         )
         if state.bounce and stage.is_failure:
             self.ended_undone.append((state, stage, reason or ""))
         self._moved(state, stage)
 
     def _moved(self, state: State, stage: Stage) -> None:
-        self._move(state.msg_no, state.sender, state.size, state.priority, state.session, state.word, stage.value)
-        self.changed.append((state.msg_no, stage.value))
+        word = stage._value_  # `value` is looked up by a function, which takes longer than all else here
+        self._move(state.msg_no, state.sender, state.size, state.priority, state.session, state.word, word)
+        self.changed.append((state.msg_no, word))
 
     # --- what memory mirrors ------------------------------------------------------------------------------------------
 

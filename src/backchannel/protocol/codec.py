@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEPTH_MAX = 32  # deeper than any envelope needs, far from any recursion limit
 INTEGER_MAX = 2**53 - 1  # the last integer that every JSON implementation keeps
+RESULT = b'{"jsonrpc":"2.0","id":1,"result":'  # so a daemon begins the answer to a request that was sent alone
 LONG = 1 << 16  # characters of a text, bytes of a line; with shorter ones nobody feels which codec it is
 LONG_TEXTS_BEFORE_IMPORT = 16  # of 1 MiB; then msgspec would have saved as much as its import costs, 20 ms
 
@@ -30,7 +31,8 @@ class Malformed(ValueError):
 def decode(line: bytes | str) -> "Any":
     """One JSON value from one line. Raises `Malformed`."""
     text = _text_of(line)
-    may_hide = "\\ud" in text or "\\uD" in text  # a lone surrogate, in a value that a later key replaces
+    # A lone surrogate, in a value that a later key replaces? (Nearly no line has any escape of this kind.)
+    may_hide = "\\u" in text and ("\\ud" in text or "\\uD" in text)
     value = _decode(text, _scan_all if may_hide else _scan)
     check(value)
     return value
@@ -49,6 +51,13 @@ def decode_answer(line: bytes) -> "Any":
     return decode_foreign(line)
 
 
+def decode_result(line: bytes) -> "Any":
+    """What a daemon of ours answered in a line that begins with `RESULT`. Raises `Malformed`."""
+    if len(line) >= LONG and (fast := _fastcodec()) is not None:
+        return fast.decode_answer(line)["result"]
+    return _decode(_text_of(line), _scan, len(RESULT), "}")
+
+
 def _text_of(line: bytes | str) -> str:
     try:
         return (line if isinstance(line, str) else line.decode()).strip(" \t\r\n")
@@ -56,9 +65,10 @@ def _text_of(line: bytes | str) -> str:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
 
 
-def _decode(text: str, scan: "Scan") -> "Any":
+def _decode(text: str, scan: "Scan", start: int = 0, tail: str = "") -> "Any":
+    """The value from there on, behind which stands `tail` and nothing else."""
     try:
-        value, end = scan(text, 0)
+        value, end = scan(text, start)
     except StopIteration as stop:
         raise Malformed(f"no JSON value at character {stop.value}") from None
     except Malformed:
@@ -69,7 +79,7 @@ def _decode(text: str, scan: "Scan") -> "Any":
         raise Malformed(str(error).partition(":")[0].lower() or "not JSON") from None
     except SystemError:  # the scanner looked for its exception in `json`, which nobody imported (CPython before 3.13)
         raise Malformed("not JSON") from None
-    if end != len(text):
+    if text[end:] != tail:
         raise Malformed(f"something follows the JSON value at character {end}")
     return value
 
@@ -107,7 +117,8 @@ def encode(value: "Any") -> str:
     if kind is str:
         return quote(value)
     if kind is dict:
-        return "{" + ",".join([quote(k) + ":" + encode(v) for k, v in value.items()]) + "}"
+        members = [quote(k) + ":" + (quote(v) if type(v) is str else encode(v)) for k, v in value.items()]
+        return "{" + ",".join(members) + "}"
     if value is None:
         return "null"
     if kind is bool:
@@ -121,14 +132,34 @@ def encode(value: "Any") -> str:
     raise TypeError(f"{kind.__name__} has no place in a frame")
 
 
-def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]") -> bytes:
-    """One request line, newline included. Raises `UnicodeEncodeError` for a lone surrogate."""
+def encode_request(rpc_id: int, method: str, params: "Mapping[str, Any]", encoded: str = "") -> bytes:
+    """One request line, newline included. Raises `UnicodeEncodeError` for a lone surrogate.
+
+    Before `params` stand those that are `encoded` already (by `encode_params`), a comma behind each.
+    """
     text = params.get("text")
     if type(text) is str and len(text) >= LONG and (fast := _fastcodec()) is not None:
-        line: bytes = fast.encode_request(rpc_id, method, params)
+        line: bytes = fast.encode_request(rpc_id, method, params, encoded)
         return line
-    body = ",".join([quote(k) + ":" + encode(v) for k, v in params.items() if v is not None])
-    return f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{body}}}}}\n'.encode()
+    head = f'{{"jsonrpc":"2.0","id":{rpc_id},"method":"{method}","params":{{{encoded}'
+    return f"{head}{encode_params(params)}}}}}\n".encode()
+
+
+def encode_params(params: "Mapping[str, Any]") -> str:
+    """The members of an object, without its braces. None is left out."""
+    members = [_names[k] + (quote(v) if type(v) is str else encode(v)) for k, v in params.items() if v is not None]
+    return ",".join(members)
+
+
+class _Names(dict[str, str]):
+    """The names of params as they stand before a value; only programs choose them, so they are few."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = quote(name) + ":"
+        return self[name]
+
+
+_names = _Names()
 
 
 _long_texts = 0

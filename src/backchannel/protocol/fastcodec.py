@@ -17,13 +17,12 @@ T = TypeVar("T")
 encode = msgspec.json.Encoder().encode
 
 
-def encode_request(rpc_id: int, method: str, params: Mapping[str, Any]) -> bytes:
+def encode_request(rpc_id: int, method: str, params: Mapping[str, Any], encoded: str = "") -> bytes:
     """One request line, newline included. Its long text is written once and copied nowhere. Raises as its twin."""
-    said = {
-        key: value if type(value) is str else msgspec.Raw(codec.encode(value).encode())
-        for key, value in params.items()
-        if value is not None
-    }
+    said = _any.decode(f"{{{encoded.rstrip(',')}}}")
+    for key, value in params.items():
+        if value is not None:
+            said[key] = value if type(value) is str else msgspec.Raw(codec.encode(value).encode())
     return _encode_lines([{"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": said}])
 
 

@@ -27,9 +27,10 @@ TIMEOUT_STEP_MS = 10  # a timeout of a second or more is rounded up to this, so 
 class Socket(socket):
     """The plain type, without what the `socket` module adds; it knows which timeout was set last."""
 
-    __slots__ = ("timeout_ms",)
+    __slots__ = ("timeout", "timeout_ms")
 
-    timeout_ms: int
+    timeout: float  # as it was asked for
+    timeout_ms: int  # as it was set
 
 
 def connect(path: str, timeout: float) -> Socket:
@@ -39,13 +40,10 @@ def connect(path: str, timeout: float) -> Socket:
     take the connection in time).
     """
     sock = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-    sock.timeout_ms = 0
+    sock.timeout, sock.timeout_ms = -1.0, 0
     try:
         set_timeout(sock, timeout)
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-            sock.connect(path)
-        else:
-            _connect_far(sock, path)
+        _connect(sock, path)
     except BaseException:
         sock.close()
         raise
@@ -57,10 +55,7 @@ def connect_nonblocking(path: str) -> Socket:
     sock = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     sock.setblocking(False)
     try:
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-            sock.connect(path)
-        else:
-            _connect_far(sock, path)
+        _connect(sock, path)
     except BaseException:
         sock.close()
         raise
@@ -69,6 +64,9 @@ def connect_nonblocking(path: str) -> Socket:
 
 def set_timeout(sock: Socket, timeout: float) -> None:
     """How long one send or receive may take, seconds (at least a millisecond: the kernel reads 0 as for ever)."""
+    if timeout == sock.timeout:  # nearly always
+        return
+    sock.timeout = timeout
     timeout_ms = int(max(timeout, 0.0) * 1000) + 1
     if timeout_ms > 1000:
         timeout_ms = -(-timeout_ms // TIMEOUT_STEP_MS) * TIMEOUT_STEP_MS
@@ -99,6 +97,14 @@ def peer_pid(sock: socket) -> int:
 def _timeval(milliseconds: int) -> bytes:
     seconds, rest = divmod(milliseconds, 1000)
     return seconds.to_bytes(8, "little") + (rest * 1000).to_bytes(8, "little")
+
+
+def _connect(sock: Socket, path: str) -> None:
+    size = len(path) if path.isascii() else len(os.fsencode(path))
+    if size <= SOCKET_PATH_BYTES_MAX:
+        sock.connect(path)
+    else:
+        _connect_far(sock, path)
 
 
 def _connect_far(sock: Socket, path: str) -> None:
