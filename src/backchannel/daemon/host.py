@@ -182,7 +182,7 @@ class Host:
         self._left.clear()
         self._back.clear()
         if self.takers:
-            self._answer_takers(answers, now, wall)
+            answers = self._answer_takers(answers, now, wall)
         if self.watchers:
             self._answer_watchers(answers, now)
         self._sent.clear()
@@ -448,8 +448,11 @@ class Host:
     def may_have(self, taker: Taker, kind: str, session: str | None, reply_to: str | None) -> bool:
         return taker.wants(kind, session, reply_to) and self.own_calls.may_have(taker.caller, session, reply_to)
 
-    def _answer_takers(self, answers: list[Answer], now: float, wall: float) -> None:
+    def _answer_takers(self, staged: list[Answer], now: float, wall: float) -> list[Answer]:
+        """All answers of the pass. Who waits for mail hears first, and is at work while its sender reads the receipt;
+        but what one caller asked is answered in order."""
         left = []
+        answers: list[Answer] = []
         for taker in self.takers:
             taker.is_new = False
             is_over = taker.deadline is not None and taker.deadline <= now
@@ -466,6 +469,11 @@ class Host:
             else:
                 left.append(taker)
         self.takers = left
+        if not staged or not answers:
+            return staged or answers
+        asked = [answer.caller for answer in staged]
+        behind = [answer for answer in answers if answer.caller in asked]
+        return [answer for answer in answers if answer.caller not in asked] + staged + behind
 
     def _inherit(self, envelope: Envelope, now: float) -> None:
         path = envelope.path.split(",") if envelope.path else []
