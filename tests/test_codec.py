@@ -259,6 +259,13 @@ def test_a_text_that_nobody_decodes_is_looked_at_all_the_same(pieces: list[bytes
     assert said == verdict(codec.decode, line)[0]
 
 
+def test_what_another_program_says_may_have_half_a_surrogate_pair_in_it() -> None:
+    line = rb'{"tool_output":"cut in the middle: \ud83d"}'
+    assert codec.decode_foreign(line) == {"tool_output": "cut in the middle: \ud83d"}
+    with pytest.raises(Malformed):
+        codec.decode(line)
+
+
 def test_tuples_are_arrays_and_words_of_our_own_are_strings() -> None:
     from backchannel.protocol.names import AgentName
     from backchannel.protocol.receipt import Stage
