@@ -22,7 +22,7 @@ from itertools import count
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..mailbox.database import is_full
 from ..protocol.envelope import Peer
-from ..transport.dial import Socket, make_room
+from ..transport.dial import USUAL_ROOM_BYTES, Socket, make_room
 from ..transport.listen import Listener, accept, listen
 from ..transport.lock import NameLock
 from ..transport.notify import ServiceManager
@@ -39,7 +39,9 @@ from .log import Sparingly, logger
 ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog
 READ_BYTES = 65536  # larger buffers cost an mmap a call
 HEAP_BYTES_KEPT = 8 << 20  # of freed memory, in a daemon that has had long lines
-READS_A_PASS = 16  # of one long line: a pass for every 64 KiB costs more than to read them
+READ_ON_BYTES = (
+    17 << 16
+)  # a pass, of one long line: 1 MiB and a little. A pass for each 64 KiB costs more than to read it
 INBOX_LINKS_MAX = 512
 CONTROL_LINKS_MAX = 128
 FIRST_BYTE_S = 2.0
@@ -464,7 +466,9 @@ class Server:
             self._close(link)
 
     def _read(self, link: Link) -> None:
-        for _ in range(READS_A_PASS):
+        seat = link.seat
+        most = link.size + READ_ON_BYTES
+        while True:
             try:
                 data = link.sock.recv(READ_BYTES)
             except BlockingIOError:
@@ -475,13 +479,11 @@ class Server:
             if not data:
                 self._end(link)
                 return
-            link.seat.received_bytes += len(data)
+            seat.received_bytes += len(data)
             if b"\n" in data:
                 break
-            if not self._keep_part(link, data) or len(data) < READ_BYTES:
+            if not self._keep_part(link, data) or len(data) < READ_BYTES or link.size >= most:
                 return
-        else:
-            return
         lines = data.split(b"\n")
         if link.chunks:
             _keep_heap()
@@ -490,14 +492,14 @@ class Server:
             link.chunks = []
         rest = lines.pop()
         link.size, link.frame_since = 0, None
-        limit = link.seat.host.config.line_bytes_max
+        limit = seat.host.config.line_bytes_max
         for line in lines:
             if len(line) > limit:
                 self._refuse(link, _oversize(limit))
                 return
             if line and not line.isspace():
-                link.seat.host.receive(link, line, self.now, self.wall)
-                self._touch(link.seat)
+                seat.host.receive(link, line, self.now, self.wall)
+                self._touch(seat)
                 if link.spoke_wrongly:
                     self._stop_reading(link)
                     return
@@ -580,7 +582,8 @@ class Server:
             link.out = b"".join((link.out, line))
             return
         try:
-            make_room(link.sock, len(line))
+            if len(line) > USUAL_ROOM_BYTES:
+                make_room(link.sock, len(line))
             sent = link.sock.send(line)
         except BlockingIOError:
             sent = 0
