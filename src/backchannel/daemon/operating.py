@@ -12,7 +12,7 @@ from ..errors import BackchannelError, LocalProtocolError, OverLimit
 from ..mailbox import purge
 from ..mailbox.audit import audit
 from ..mailbox.backup import Copied, Copying, default_path
-from ..mailbox.database import VERSION
+from ..mailbox.database import VERSION, release_memory
 from ..mailbox.mailbox import Handed
 from ..protocol import frame
 from ..protocol.codec import INTEGER_MAX
@@ -203,6 +203,7 @@ class Operating:
         if self._sweep is None:
             self._sweep = self._due(now, steady)
             if self._sweep is None:
+                release_memory(mailbox.db)  # of an idle one nothing else would, until its next checkpoint
                 return
         sweep = self._sweep
         done = purge.step(mailbox, sweep.wanted, sweep.begin, steady)

@@ -31,6 +31,7 @@ from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
 from .copying import Copier
+from .courier import Errand
 from .flush import Flush, Flusher, Log
 from .host import Host, StorageFailed
 from .log import Sparingly, logger
@@ -139,7 +140,8 @@ class Server:
         self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
-        self._carriages: dict[links.Carriage, Seat] = {}
+        self._carriages: dict[links.Carriage, Seat] = {}  # for whom each is, or was last
+        self._kept: dict[links.Carriage, None] = {}  # those without an errand, oldest first
         self._fresh: list[Link] = []  # accepted in this pass, not yet watched
         self._refused: list[tuple[Link, BackchannelError]] = []  # in this pass, behind requests that come first
         self._paused_until = math.inf
@@ -644,37 +646,66 @@ class Server:
         if deadline is None or deadline > self.now:
             return
         for errand in seat.host.courier.due(self.now):
-            try:
-                sock = links.connect(self._places, errand.target)
-            except links.NobodyThere as nobody:
-                seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
-                if nobody.is_final:
-                    self._touch(seat)
-                continue
-            carriage = links.Carriage(errand, sock, self.now + links.ERRAND_S, self._errand_done)
-            self._carriages[carriage] = seat
-            self._register(carriage.fd, carriage.events, partial(self._handle_carriage, carriage))
-            carriage.handle()
+            self._set_out(seat, errand)
         for target, why in seat.host.courier.to_report(self.now):
             logger.warning(
                 "%s: %s cannot be reached (%s); its messages wait in the outbox", seat.host.name, target, why
             )
 
+    def _set_out(self, seat: Seat, errand: Errand) -> None:
+        """On a connection that is kept, or a new one."""
+        carriage = next((kept for kept in reversed(self._kept) if kept.target == errand.target), None)
+        if carriage is not None:
+            del self._kept[carriage]
+            self._carriages[carriage] = seat
+            carriage.carry(errand, self.now)
+            if carriage.events != select.EPOLLIN:
+                self._epoll.modify(carriage.fd, carriage.events)
+            return
+        try:
+            sock = links.connect(self._places, errand.target)
+        except links.NobodyThere as nobody:
+            seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
+            if nobody.is_final:
+                self._touch(seat)
+            return
+        carriage = links.Carriage(errand.target, sock, self._errand_done)
+        self._carriages[carriage] = seat
+        carriage.carry(errand, self.now)
+        self._register(carriage.fd, carriage.events, partial(self._handle_carriage, carriage))
+
     def _handle_carriage(self, carriage: links.Carriage, _event: int) -> None:
+        before = carriage.events
         carriage.handle()
-        if carriage in self._carriages:
+        if not carriage.is_closed and carriage.events != before:
             self._epoll.modify(carriage.fd, carriage.events)
 
-    def _errand_done(self, carriage: links.Carriage, answer: bytes, why: str) -> None:
-        seat = self._carriages.pop(carriage)
-        self._handlers.pop(carriage.fd, None)
-        if seat.is_closed:
-            return
-        if why:
-            seat.host.errand_failed(carriage.errand, why, self.now, self.wall)
+    def _errand_done(self, carriage: links.Carriage, errand: Errand | None, answer: bytes, why: str) -> None:
+        seat = self._carriages[carriage]
+        if carriage.is_closed:
+            del self._carriages[carriage]
+            self._kept.pop(carriage, None)
+            self._handlers.pop(carriage.fd, None)
         else:
-            seat.host.errand_answered(carriage.errand, answer, self.now, self.wall)
+            self._keep(carriage)
+        if errand is None or seat.is_closed:
+            return
+        if why and not carriage.is_fresh and self.now < carriage.deadline:
+            # Its daemon closed what was kept, or was another's end: only a new connection tells whether it is there.
+            for other in [kept for kept in self._kept if kept.target == errand.target]:
+                other.end("the target closed another")
+            self._set_out(seat, errand)
+        elif why:
+            seat.host.errand_failed(errand, why, self.now, self.wall)
+        else:
+            seat.host.errand_answered(errand, answer, self.now, self.wall)
         self._touch(seat)
+
+    def _keep(self, carriage: links.Carriage) -> None:
+        carriage.keep(self.now)
+        self._kept[carriage] = None
+        if len(self._kept) > links.KEPT_MAX:
+            next(iter(self._kept)).end("others are newer")
 
     # --- everything else that can happen ------------------------------------------------------------------------------
 
