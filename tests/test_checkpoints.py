@@ -102,7 +102,7 @@ def test_long_texts_go_into_the_file_in_small_steps(loop: Server, tmp_path: Path
 
 
 def test_a_long_line_is_read_in_few_passes_and_no_connection_holds_up_the_others(loop: Server, tmp_path: Path) -> None:
-    _, seat = a_seat(loop, tmp_path)
+    _, seat = a_seat(loop, tmp_path, line_bytes_max=4 * MIB)
     sent: list[int] = []
 
     class Flood:
@@ -114,4 +114,4 @@ def test_a_long_line_is_read_in_few_passes_and_no_connection_holds_up_the_others
 
     link = Link(cast(Any, Flood()), Peer(0, 0, 0), seat, None, is_control=False)
     loop._read(link)
-    assert sum(sent) == seat.received_bytes == link.size == MIB
+    assert sum(sent) == seat.received_bytes == link.size == server.READ_ON_BYTES

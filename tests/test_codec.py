@@ -190,10 +190,22 @@ def test_a_request_is_one_line_whatever_it_carries(value: Any) -> None:
 @given(values, values)
 def test_both_codecs_write_the_same_request(value: Any, other: Any) -> None:
     params = {"to": "executor", "text": value, "headers": other, "nothing": None}
-    lines = [encode(7, "push", params) for encode in (codec.encode_request, fastcodec.encode_request)]
+    before = codec.encode_params({"from": "analyst", "auth": "secret"}) + ","
+    lines = [encode(7, "push", params, before) for encode in (codec.encode_request, fastcodec.encode_request)]
     assert repr(fastcodec.decode(lines[0])) == repr(fastcodec.decode(lines[1]))
+    assert lines[0] == codec.encode_request(7, "push", {"from": "analyst", "auth": "secret", **params})
     assert lines[1].endswith(b"\n")
     assert lines[1].count(b"\n") == 1
+
+
+@moderate
+@given(values)
+def test_a_result_is_read_as_the_answer_it_stands_in(value: Any) -> None:
+    line = codec.RESULT + codec.encode(value).encode() + b"}\n"
+    assert repr(codec.decode_result(line)) == repr(codec.decode_answer(line)["result"])
+    for broken in (line[:-2], line[:-2] + b"}}", line[:-2] + b',"error":{}}'):
+        with pytest.raises(Malformed):
+            codec.decode_result(broken)
 
 
 def test_long_texts_are_left_to_the_faster_codec_once_a_process_has_met_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +257,13 @@ def test_a_text_that_nobody_decodes_is_looked_at_all_the_same(pieces: list[bytes
     except LocalProtocolError:
         said = "refused"
     assert said == verdict(codec.decode, line)[0]
+
+
+def test_what_another_program_says_may_have_half_a_surrogate_pair_in_it() -> None:
+    line = rb'{"tool_output":"cut in the middle: \ud83d"}'
+    assert codec.decode_foreign(line) == {"tool_output": "cut in the middle: \ud83d"}
+    with pytest.raises(Malformed):
+        codec.decode(line)
 
 
 def test_tuples_are_arrays_and_words_of_our_own_are_strings() -> None:

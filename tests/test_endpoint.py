@@ -310,6 +310,124 @@ def test_a_repeated_frame_is_known_by_its_digest_and_believed_when_that_is_long_
     assert queue.recognises(oldest - 1, b"another"), "nobody can tell any more"
 
 
+def agreed(limits: Limits | None = None) -> Session:
+    """Both ends accepted at 0 s; the SYN has its receipt."""
+    session = opened(limits)
+    session.answered(Answer(FrameId("s1", "SYN", 0), Outcome.STORED, "P1", 1), 0.0)
+    session.receive(SynAck(**FROM_PEER), 0.0)
+    return session
+
+
+FROM_PEER: dict[str, Any] = {"session": "s1", "from_mailbox": "P1", "to_mailbox": "L1", "epoch": 1, "to_epoch": 1}
+COUNTS: dict[str, Any] = {"rcv_nxt": 1, "acked": 1, "receipted": 1, "began": 1}
+
+
+def test_the_room_of_a_window_is_what_the_peer_has_not_processed() -> None:
+    assert opened().room == 0
+    session = agreed()
+    assert session.room == WINDOW
+    for _ in range(3):
+        session.send("x", 0.0)
+    assert session.room == WINDOW - 3
+    session.receive(Ack(**FROM_PEER, ack=3), 0.0)
+    assert session.room == WINDOW - 1
+    while session.room:
+        session.send("x", 0.0)
+    with pytest.raises(OverLimit) as caught:
+        session.send("x", 0.0)
+    assert caught.value.retry
+    session.close(0.0)
+    assert session.room == 0
+
+
+@pytest.mark.parametrize(
+    "stir",
+    [
+        pytest.param(lambda session: session.send("x", 5.0), id="what is said"),
+        pytest.param(lambda session: session.close(5.0), id="a FIN of ours"),
+        pytest.param(lambda session: session.ack(1, 5.0), id="an ack of our agent"),
+        pytest.param(lambda session: session.progress("half", 5.0), id="progress of ours"),
+        pytest.param(lambda session: session.receive(Data(**FROM_PEER, seq=2, body="x"), 5.0), id="what is heard"),
+        pytest.param(lambda session: session.receive(Fin(**FROM_PEER, seq=2), 5.0), id="a FIN of theirs"),
+        pytest.param(lambda session: session.receive(Ack(**FROM_PEER, ack=2), 5.0), id="an ack of their agent"),
+        pytest.param(
+            lambda session: session.receive(Probe(**FROM_PEER, **COUNTS, note="half"), 5.0), id="progress of theirs"
+        ),
+    ],
+)
+def test_the_idle_timer_begins_anew_with(stir: Any) -> None:
+    session = agreed(Limits(idle_timeout=60.0))
+    session.send("x", 1.0)
+    session.receive(Data(**FROM_PEER, seq=1, body="x"), 1.0)
+    assert session.timers.idle == 61.0
+    before = session.version
+    stir(session)
+    assert session.timers.idle == 65.0
+    assert session.version > before, "nobody would save it"
+
+
+def test_a_repetition_is_no_sign_of_life_of_an_agent() -> None:
+    session = agreed(Limits(idle_timeout=60.0))
+    first = Data(**FROM_PEER, seq=1, body="x")
+    session.receive(first, 1.0)
+    session.send("x", 1.0)
+    session.receive(first, 5.0)
+    session.receive(Ack(**FROM_PEER, ack=1), 5.0)
+    session.receive(Probe(**FROM_PEER, **COUNTS), 5.0)
+    assert session.timers.idle == 61.0
+
+
+def test_an_ack_in_a_closed_session_settles_what_was_left_and_is_saved() -> None:
+    session = agreed()
+    session.receive(Data(**FROM_PEER, seq=1, body="x"), 0.0)
+    session.abort("enough", 0.0)
+    before = session.version
+    session.ack(1, 1.0)
+    assert session.recv_queue.acked == 2
+    assert session.version > before
+    assert session.ack(1, 2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("receipted", "rcv_nxt", "is_lost"),
+    [
+        pytest.param(1, 1, False, id="as we know it"),
+        pytest.param(2, 1, True, id="it had receipts for more than we have"),
+        pytest.param(1, 3, True, id="it has more than we ever sent"),
+        pytest.param(1, 2, False, id="it has all that we sent"),
+    ],
+)
+def test_a_probe_shows_that_we_have_lost_something(receipted: int, rcv_nxt: int, is_lost: bool) -> None:
+    session = agreed()
+    session.send("x", 0.0)
+    counts = {**COUNTS, "receipted": receipted, "rcv_nxt": rcv_nxt}
+    session.receive(Probe(**FROM_PEER, **counts), 1.0)
+    assert (session.state is State.CLOSED, session.reason) == ((True, "power_loss") if is_lost else (False, ""))
+
+
+def test_a_receipt_is_saved_and_strikes_all_rows_up_to_it() -> None:
+    session = agreed()
+    session.send("x", 0.0)
+    session.send("y", 0.0)
+    before = session.version
+    struck = session.answered(Answer(FrameId("s1", "DATA", 2), Outcome.STORED, "P1", 1), 1.0)
+    assert [effect.frame.number for effect in struck if isinstance(effect, Strike)] == [1, 2]
+    assert session.version > before
+    assert session.answered(Answer(FrameId("s1", "DATA", 1), Outcome.STORED, "P1", 1), 1.0) == [], "it is late"
+
+
+def test_what_may_be_acked_is_said_by_number() -> None:
+    session = agreed()
+    with pytest.raises(LocalProtocolError) as caught:
+        session.ack(1, 0.0)
+    assert caught.value.hint == "ack one of none; all is acked"
+    session.receive(Data(**FROM_PEER, seq=1, body="x"), 0.0)
+    session.receive(Data(**FROM_PEER, seq=2, body="y"), 0.0)
+    with pytest.raises(LocalProtocolError) as caught:
+        session.ack(3, 0.0)
+    assert caught.value.hint == "ack one of 1 to 2"
+
+
 def test_a_fin_takes_one_number_and_is_the_last() -> None:
     queue = SendQueue().sent().finished()
     assert (queue.fin, queue.snd_nxt) == (1, 2)

@@ -181,3 +181,88 @@ def test_a_rst_that_overtook_its_syn_is_no_session_that_anybody_had(bench: Bench
     store = bench.host.sessions.store
     assert bench.mailbox.db.execute("SELECT role, state FROM sessions").fetchall() == [(None, "CLOSED")]
     assert store.counters()["acceptor"]["opened"] == 0
+
+
+def offered(bench: Bench) -> None:
+    bench.call(bench.control(), "open", session=S + "1", to="analyst", text="review PR 42")
+
+
+@pytest.mark.parametrize(
+    ("kind", "notice"), [("SYN-ACK", "accepted"), ("REJ", "rejected"), ("RST", "reset")], ids=lambda said: said
+)
+def test_who_waits_for_the_answer_to_its_offer_gets_no_notice_beside_it(bench: Bench, kind: str, notice: str) -> None:
+    offered(bench)
+    waiting = bench.receive(
+        bench.control(), "sessions", session=S + "1", version=1, state="SYN-SENT", wait=60, told=True
+    )
+    assert bench.finish() == {}
+    bench.receive(bench.connect(), "frame", **HEADER, session=S + "1", kind=kind, **towards(bench))
+    told = bench.finish()[waiting]["result"]
+    assert (told["told"], told["sessions"][0]["state"]) == (True, "ESTABLISHED" if kind == "SYN-ACK" else "CLOSED")
+    assert bench.call(bench.control(), "take")["messages"] == []
+    events = bench.call(bench.control(), "trace", session=S + "1")["events"]
+    assert [(event["kind"], event["stage"]) for event in events if event["direction"] == "in"] == [(kind, "acked")]
+
+
+def test_a_notice_that_was_quicker_than_the_question_is_acknowledged_by_it(bench: Bench) -> None:
+    offered(bench)
+    frame(bench, "SYN-ACK")
+    told = bench.call(bench.control(), "sessions", session=S + "1", state="SYN-SENT", wait=60, told=True)
+    assert (told["told"], told["sessions"][0]["state"]) == (True, "ESTABLISHED")
+    assert bench.call(bench.control(), "take")["messages"] == []
+
+
+def test_who_only_looks_leaves_the_notice_to_others(bench: Bench) -> None:
+    offered(bench)
+    frame(bench, "SYN-ACK")
+    assert "told" not in bench.call(bench.control(), "sessions", session=S + "1")
+    (mail,) = bench.call(bench.control(), "take")["messages"]
+    assert mail["kind"] == "accepted"
+
+
+def test_that_an_offer_arrived_is_no_news_to_who_waits_for_its_answer(bench: Bench) -> None:
+    offered(bench)
+    waiting = bench.receive(bench.control(), "sessions", session=S + "1", version=1, state="SYN-SENT", wait=60)
+    anything = bench.receive(bench.control(), "sessions", session=S + "1", version=1, wait=60)
+    assert bench.finish() == {}
+    (errand,) = bench.host.courier.due(bench.now)
+    receipt = {
+        "session": S + "1", "kind": "SYN", "number": 0, "outcome": "stored", "mailbox_id": "M", "epoch": 1
+    }  # fmt: skip
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": receipt}).encode()
+    bench.host.errand_answered(errand, line, bench.now, bench.wall)
+    assert bench.finish().keys() == {anything}
+    bench.receive(bench.connect(), "frame", **HEADER, session=S + "1", kind="SYN-ACK", **towards(bench))
+    assert waiting in bench.finish()
+
+
+def towards(bench: Bench) -> dict[str, Any]:
+    return {"to_mailbox": bench.mailbox.mailbox_id, "to_epoch": 1}
+
+
+def test_offers_are_found_without_looking_at_what_is_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame(bench, "SYN", number=[1, 1], text="review PR 42")
+    monkeypatch.setattr(bench.host.sessions.endpoint, "sessions", lambda: pytest.fail("looked through all sessions"))
+    (offer,) = bench.call(bench.control(), "sessions", state="SYN-RECEIVED")["sessions"]
+    assert offer["id"] == S + "1"
+    offered_too = bench.call(bench.control(), "open", session=S + "2", to="analyst", text="and PR 43")
+    assert offered_too["state"] == "SYN-SENT"
+
+
+def test_an_offer_that_another_connection_holds_is_not_accepted_by_who_would_claim_it(bench: Bench) -> None:
+    frame(bench, "SYN", number=[1, 1], text="review PR 42")
+    holder, other = bench.control(), bench.control()
+    bench.call(holder, "claim", session=S + "1")
+    assert bench.refusal(other, "accept", session=S + "1", claim=True) == "taken"
+    assert bench.call(other, "sessions", session=S + "1")["sessions"][0]["state"] == "SYN-RECEIVED"
+    assert bench.call(holder, "accept", session=S + "1", claim=True)["state"] == "ESTABLISHED"
+
+
+def test_who_accepts_with_a_claim_alone_gets_the_mail(bench: Bench) -> None:
+    frame(bench, "SYN", number=[1, 1], text="review PR 42")
+    holder, other = bench.control(), bench.control()
+    bench.call(holder, "accept", session=S + "1", claim=True)
+    frame(bench, "DATA", seq=1, text="focus on auth")
+    assert bench.call(other, "take")["messages"] == []
+    (mail,) = bench.call(holder, "take")["messages"]
+    assert mail["id"] == S + "1/1"

@@ -22,6 +22,7 @@ from backchannel import (
     Stage,
     TimedOut,
 )
+from backchannel.transport.paths import Places
 
 from ..world import STRANGER, World, eventually
 
@@ -306,6 +307,20 @@ def test_after_a_fork_both_go_on_and_the_parent_keeps_what_it_held(world: World)
     assert [text for text in texts if text.startswith("child")] == [f"child {number}" for number in range(20)]
 
 
+def test_a_fork_and_its_parent_make_different_ids(world: World) -> None:
+    program = """
+import os
+from backchannel.client.wire import new_id
+new_id("m")
+child = os.fork()
+print(*[new_id("m")[-20:] for _ in range(5)], sep="\\n", flush=True)
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    assert len(set(world.run(program).splitlines())) == 10
+
+
 def test_closing_lets_go_of_everything(world: World) -> None:
     world.start("bob")
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
@@ -558,10 +573,33 @@ def test_a_server_under_another_uid_hears_no_key(world: World, other_uid: list[s
         assert impostor.stdout.readline() == "heard 0\n"
 
 
+def test_a_name_that_was_ours_takes_no_key_along_to_another_uid(
+    world: World, other_uid: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = world.agent("alice")
+    daemon = world.start("bob")
+    alice.send("bob", "hello")  # what is said to bob, our key with it, is kept from here on
+    daemon.stop()
+    os.unlink(world.places.state("bob", "key"))
+    for folder in (world.root, world.dir):
+        folder.chmod(0o711)
+    os.chown(world.dir / "bob", STRANGER, STRANGER)
+    monkeypatch.setattr(Places, "may_serve", lambda *_: True)  # as if the policy gave the name away
+    with world.python(FAKE, world.path("bob"), "", wrap=other_uid) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "listening\n"
+        with pytest.raises(NotPermitted):
+            alice.send("bob", "for bob's eyes")
+        assert other.stdout.readline() == "heard 0\n"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         "nonsense\n",
+        '{"jsonrpc":"2.0","id":1,"result":}\n',
+        '{"jsonrpc":"2.0","id":1,"result":{}\n',
+        '{"jsonrpc":"2.0","id":1,"result":{},"error":{}}\n',
         "42\n",
         "{}\n",
         '{"jsonrpc":"2.0","id":1,"error":7}\n',

@@ -117,7 +117,7 @@ def open_session(options: argparse.Namespace) -> int:
         stream = wire.Stream({"session": session_id})
         opening = sessioncalls.open_session(caller, stream, session_id, options.to, task, options.wait, **limits)
         try:
-            record = run(sessioncalls.claimed(caller, stream, opening))
+            record = run(opening)
         finally:
             stream.close()
     say(record, record["id"], options)

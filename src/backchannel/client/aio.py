@@ -1,7 +1,7 @@
 """`AsyncAgent`: the same names as `Agent`, awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -302,13 +302,14 @@ class AsyncAgent:
     ) -> AsyncSession:
         """As `Agent.open`. A task that is cancelled here withdraws its offer."""
         session_id = wire.new_id("s")
-        stream = _Stream(self, {"session": session_id})
         options = traced(
             self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
             idle_timeout=idle_timeout,
         )  # fmt: skip
-        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
-        return await self._hold(session_id, opening, stream)
+        return await self._hold(
+            session_id,
+            lambda stream: sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options),
+        )
 
     async def requests(self, wait: float | None = None) -> AsyncIterator[AsyncRequest]:
         """As `Agent.requests`."""
@@ -324,7 +325,8 @@ class AsyncAgent:
 
     async def session(self, session_id: str) -> AsyncSession:
         """As `Agent.session`."""
-        return await self._hold(session_id, sessioncalls.look(self._caller, session_id))
+        look = sessioncalls.look(self._caller, session_id)
+        return await self._hold(session_id, lambda stream: sessioncalls.claimed(self._caller, stream, look))
 
     async def look(self, session_id: str) -> SessionRecord:
         """As `Agent.look`."""
@@ -335,13 +337,11 @@ class AsyncAgent:
         found = await run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
         return [SessionRecord(raw) for raw in found]
 
-    async def _hold(
-        self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None
-    ) -> AsyncSession:
+    async def _hold(self, session_id: str, claiming: "Callable[[_Stream], Conversation[Any]]") -> AsyncSession:
         """As `Agent._hold`."""
-        stream = stream or _Stream(self, {"session": session_id})
+        stream = _Stream(self, {"session": session_id})
         try:
-            raw = await stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+            raw = await stream.carry_out(claiming(stream))
         except BaseException:
             stream.finish()
             raise

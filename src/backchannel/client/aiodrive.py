@@ -8,7 +8,7 @@ import asyncio
 import errno
 from typing import TYPE_CHECKING
 
-from ..transport.dial import Socket, connect_nonblocking, make_room
+from ..transport.dial import USUAL_ROOM_BYTES, Socket, connect_nonblocking, make_room
 from .drive import ANSWER_BYTES_MAX, READ_BYTES
 from .wire import Connect, Exchange, Race, Sleep
 
@@ -66,7 +66,8 @@ async def _connect(path: str, timeout: float) -> Socket:
 
 async def _exchange(sock: Socket, data: bytes, count: int) -> list[bytes]:
     loop = asyncio.get_running_loop()
-    make_room(sock, len(data))
+    if len(data) > USUAL_ROOM_BYTES:
+        make_room(sock, len(data))
     try:
         await loop.sock_sendall(sock, data)  # type: ignore[arg-type]
     except OSError as error:

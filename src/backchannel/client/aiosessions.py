@@ -133,7 +133,9 @@ class AsyncRequest(RequestBase):
         limits = {
             "max_messages": max_messages, "max_bytes": max_bytes, "deadline": deadline, "idle_timeout": idle_timeout
         }  # fmt: skip
-        return await agent._hold(self.id, sessioncalls.accept(agent._caller, self.id, **limits))
+        return await agent._hold(
+            self.id, lambda stream: sessioncalls.accept_and_claim(agent._caller, stream, self.id, **limits)
+        )
 
     async def reject(self, reason: str, retry_after: float | None = None) -> None:
         """As `Request.reject`."""

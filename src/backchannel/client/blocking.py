@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -355,13 +355,14 @@ class Agent:
         name that nobody has.
         """
         session_id = wire.new_id("s")
-        stream = self._keeper.open({"session": session_id})
         options = traced(
             self._caller.me(), max_messages=max_messages, max_bytes=max_bytes, deadline=deadline,
             idle_timeout=idle_timeout,
         )  # fmt: skip
-        opening = sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options)
-        return self._hold(session_id, opening, stream)
+        return self._hold(
+            session_id,
+            lambda stream: sessioncalls.open_session(self._caller, stream, session_id, to, task, timeout, **options),
+        )
 
     def requests(self, wait: float | None = None) -> Iterator[Request]:
         """Yields the tasks that others offer, as they come; ends after `wait` seconds without one (None: never).
@@ -384,7 +385,8 @@ class Agent:
 
         Raises `LocalProtocolError` (`no_such_session`), and `Refused` (`taken`) while another process holds it.
         """
-        return self._hold(session_id, sessioncalls.look(self._caller, session_id))
+        look = sessioncalls.look(self._caller, session_id)
+        return self._hold(session_id, lambda stream: sessioncalls.claimed(self._caller, stream, look))
 
     def look(self, session_id: str) -> SessionRecord:
         """How a session of this agent stands, without taking hold of its mail; `commit` can say something in it.
@@ -398,11 +400,11 @@ class Agent:
         found = run(sessioncalls.all_sessions(self._caller, state=state, is_open=is_open))
         return [SessionRecord(raw) for raw in found]
 
-    def _hold(self, session_id: str, conversation: "Conversation[Any]", stream: "_Stream | None" = None) -> Session:
-        """Claims a session's mail, carries out what gives its record, and keeps the claim for the `Session`."""
-        stream = stream or self._keeper.open({"session": session_id})
+    def _hold(self, session_id: str, claiming: "Callable[[_Stream], Conversation[Any]]") -> Session:
+        """Carries out what claims a session's mail and gives its record, and keeps the claim for the `Session`."""
+        stream = self._keeper.open({"session": session_id})
         try:
-            raw = stream.carry_out(sessioncalls.claimed(self._caller, stream, conversation))
+            raw = stream.carry_out(claiming(stream))
         except BaseException:
             self._keeper.close(stream)
             raise

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import LocalProtocolError
-from .records import DeliveryRecord, traced, without_none
+from .records import DeliveryRecord, traced
 from .sessioncalls import as_receipt
 from .sessionrecords import SessionBase, SessionRecord
 
@@ -33,39 +33,53 @@ class Commit:
     ) -> None:
         self._acks = list(acks)
         self._replies = list(replies)
-        self._sends = list(sends)
         self._closes = [close if isinstance(close, tuple) else (close,) for close in closes]
-        answered = [d for d, _ in self._replies if d.kind == "data"]
-        if answered and headers:
-            raise LocalProtocolError("a text in a session has no headers", code="bad_params", hint="reply without them")
+        self._are_said: list[bool] = []  # in the order of the receipts: it is a text in a session
         lists: dict[str, list[dict[str, Any]]] = {
-            "acks": [{"id": d.id, **d._token(), "evidence": evidence} for d in (*self._acks, *answered)],
-            "replies": [
-                without_none({"id": d.id, **d._token(), "text": text, "headers": headers})
-                for d, text in self._replies
-                if d.kind != "data"
-            ],
-            "sends": [{"to": to, "text": text, **traced(me)} for to, text in self._sends if isinstance(to, str)],
-            "says": [
-                *({"session": d.session, "text": text} for d, text in self._replies if d.kind == "data"),
-                *({"session": to.id, "text": text} for to, text in self._sends if not isinstance(to, str)),
-            ],
+            "acks": [_ack(delivery, evidence) for delivery in self._acks],
+            "replies": [],
+            "sends": [],
+            "says": [],
             "closes": [_closing(*close) for close in self._closes],
         }
+        for delivery, text in self._replies:
+            is_said = delivery.kind == "data"
+            self._are_said.append(is_said)
+            if not is_said:
+                reply = {"id": delivery.id, **delivery._token(), "text": text}
+                lists["replies"].append(reply if headers is None else {**reply, "headers": headers})
+            elif not headers:
+                lists["acks"].append(_ack(delivery, evidence))
+                lists["says"].append({"session": delivery.session, "text": text})
+            else:
+                raise LocalProtocolError(
+                    "a text in a session has no headers", code="bad_params", hint="reply without them"
+                )
+        for to, text in sends:
+            self._are_said.append(not isinstance(to, str))
+            if isinstance(to, str):
+                lists["sends"].append({"to": to, "text": text, **traced(me)})
+            else:
+                lists["says"].append({"session": to.id, "text": text})
         self.lists = {name: asked for name, asked in lists.items() if asked}
 
     def receipts(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One for each reply, then for each send, as they were asked for. Marks as settled what is."""
         sent, said = iter(answer["sends"]), iter(answer.get("says", ()))
-        is_said = [d.kind == "data" for d, _ in self._replies] + [not isinstance(to, str) for to, _ in self._sends]
-        for delivery in (*self._acks, *(d for d, _ in self._replies)):
+        for delivery in self._acks:
+            delivery.is_settled = True
+        for delivery, _ in self._replies:
             delivery.is_settled = True
         for close, record in zip(self._closes, answer.get("closes", ()), strict=False):
             if isinstance(close[0], SessionBase):
                 close[0]._learn(record)
             else:
                 close[0].raw = record
-        return [as_receipt(next(said)) if is_text else next(sent) for is_text in is_said]
+        return [as_receipt(next(said)) if is_text else next(sent) for is_text in self._are_said]
+
+
+def _ack(delivery: DeliveryRecord, evidence: str) -> dict[str, Any]:
+    return {"id": delivery.id, **delivery._token(), "evidence": evidence}
 
 
 def _closing(session: Some, text: str = "", status: str = "ok") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import errno
 import time
 
-from ..transport.dial import Socket, connect, make_room, set_timeout
+from ..transport.dial import USUAL_ROOM_BYTES, Socket, connect, make_room, set_timeout
 from .wire import Connect, Exchange, Race, Sleep
 
 TYPE_CHECKING = False
@@ -51,7 +51,8 @@ def _carry_out(wanted: object) -> object:
 def exchange(sock: Socket, data: bytes, timeout: float, count: int = 1) -> list[bytes]:
     """Sends, and reads `count` lines. Raises `OSError`; ECONNRESET if the other end closed first."""
     set_timeout(sock, timeout)
-    make_room(sock, len(data))
+    if len(data) > USUAL_ROOM_BYTES:
+        make_room(sock, len(data))
     try:
         sock.sendall(data)
     except OSError as error:
@@ -71,10 +72,11 @@ def exchange(sock: Socket, data: bytes, timeout: float, count: int = 1) -> list[
         chunks.append(chunk)
         size += len(chunk)
         if b"\n" in chunk:  # of a long answer most have none, and to count or split takes thirty times as long
+            if count == 1:
+                return [chunk if len(chunks) == 1 else b"".join(chunks)]
             seen += chunk.count(b"\n")
             if seen >= count:
-                received = b"".join(chunks)
-                return received.split(b"\n")[:count] if count > 1 else [received]
+                return b"".join(chunks).split(b"\n")[:count]
         if size > ANSWER_BYTES_MAX:
             raise OSError(errno.EMSGSIZE, "the answer has no end")
         chunk = sock.recv(READ_BYTES)

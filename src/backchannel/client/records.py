@@ -338,7 +338,3 @@ def unsettled(taken: "dict[str, list[D]]") -> "dict[str, list[D]]":
         if not_settled := [d for d in deliveries if not d.is_settled]:
             left[take_id] = not_settled
     return left
-
-
-def without_none(params: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in params.items() if value is not None}

@@ -28,7 +28,7 @@ TIMERS = ("accept_timeout", "deadline", "idle_timeout")  # the reasons of a sess
 WITHOUT_END_S = 366 * 86400.0  # the longest wait the wire knows: a year
 REASON_CHARS_MAX = 1000  # of a reason; what an exception has to say is cut to it
 SESSIONS_MAX = 1000  # of one answer
-OFFERS_SEEN_MAX = 200  # then those that are over are sorted out
+OFFERS_SEEN_MAX = 64  # then those that are over are sorted out
 
 TALKING = ("ESTABLISHED", "CLOSE-WAIT")  # we may say more
 UNANSWERED = ("SYN-SENT", "SYN-RECEIVED")
@@ -50,7 +50,7 @@ def is_closed(record: "Record") -> bool:
 def open_session(
     caller: Caller, stream: Stream, session_id: str, to: str, task: str, timeout: float | None, **options: "Any"
 ) -> "Conversation[Record]":
-    """Offers a task, and returns the record once the peer's agent accepted. The stream has claimed the session.
+    """Offers a task, and returns the record once the peer's agent accepted. The stream claims the session.
 
     Raises `Refused` (rejected, with the reason), `TimedOut` after `timeout` seconds, `PeerAbsent` at once for a name
     that nobody has. Whatever it raises, the session is over: the peer is told.
@@ -59,13 +59,16 @@ def open_session(
     is_withdrawn = False
     try:
         accept_timeout = WITHOUT_END_S if timeout is None else timeout
-        record = yield from offer(caller, session_id, to, task, accept_timeout, **options)
-        record = yield from watch_until(caller, record, lambda now: now["state"] != "SYN-SENT", deadline)
+        params = _offered(caller, session_id, to, task, accept_timeout, options)
+        record = yield from stream_call(caller, stream, "open", params, CALL_S)  # its claim goes before it
+        record, is_told = yield from _await_answer(caller, record, deadline)
         if record["state"] == "SYN-SENT":
             is_withdrawn = True
             yield from _give_up(caller, session_id, f"not accepted within {timeout:g} s")
             record = yield from look(caller, session_id)  # it may have been answered in that moment
-        yield from _settle_notice(caller, stream, session_id)
+            is_told = False
+        if not is_told:
+            yield from _settle_notice(caller, stream, session_id)
     except (BackchannelError, GeneratorExit):
         raise
     except BaseException as interruption:  # nobody waits for an answer any more
@@ -90,12 +93,32 @@ def offer(
     caller: Caller, session_id: str, to: str, task: str, accept_timeout: float | None, **options: "Any"
 ) -> "Conversation[Record]":
     """Offers a task, and returns the record at once: SYN-SENT."""
+    params = _offered(caller, session_id, to, task, accept_timeout, options)
+    result: Record = yield from call(caller, caller.me(), CONTROL, "open", params, CALL_S)
+    return result
+
+
+def _offered(
+    caller: Caller, session_id: str, to: str, task: str, accept_timeout: float | None, options: "dict[str, Any]"
+) -> "dict[str, Any]":
     params = {"session": session_id, "to": AgentName(to), "text": calls.check_text(task), **options}
     params["accept_timeout"] = accept_timeout
     if os.path.exists(caller.places.state(params["to"], "down")):  # by a person's wish: an error, as for a message
         raise PeerAbsent(f"{to} is down", hint=f"start it: backchannel up {to}")
-    result: Record = yield from call(caller, caller.me(), CONTROL, "open", params, CALL_S)
-    return result
+    return params
+
+
+def _await_answer(caller: Caller, record: "Record", deadline: float | None) -> "Conversation[tuple[Record, bool]]":
+    """The record once the offer was answered, or as it stands at the deadline; and whether the daemon takes that answer
+    for the notice (an older one does not). That the offer arrived is no news."""
+    is_told = False
+    params = {"session": record["id"], "state": "SYN-SENT", "told": True}
+    while record["state"] == "SYN-SENT" and (left := calls.slice_left(deadline)) > 0:
+        params |= {"version": record["version"], "wait": left}
+        result = yield from call(caller, caller.me(), CONTROL, "sessions", params, left + ANSWER_GRACE_S)
+        (record,) = result["sessions"]
+        is_told = "told" in result
+    return record, is_told
 
 
 def _give_up(caller: Caller, session_id: str, reason: str) -> "Conversation[None]":
@@ -116,6 +139,13 @@ def _settle_notice(caller: Caller, stream: Stream, session_id: str) -> "Conversa
 def accept(caller: Caller, session_id: str, **limits: "Any") -> "Conversation[Record]":
     """Raises `LocalProtocolError` (`session_state`) for what is no open offer any more."""
     return (yield from _tell(caller, "accept", session_id, **limits))
+
+
+def accept_and_claim(caller: Caller, stream: Stream, session_id: str, **limits: "Any") -> "Conversation[Record]":
+    """The same, and the stream claims its mail. Raises `Refused` (`taken`) too; then nothing happened."""
+    params = {"session": check_id(session_id), "claim": True, **limits}
+    result: Record = yield from stream_call(caller, stream, "accept", params, CALL_S)
+    return result
 
 
 def reject(caller: Caller, session_id: str, reason: str, retry_after: float | None = None) -> "Conversation[Record]":

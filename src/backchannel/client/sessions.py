@@ -173,7 +173,9 @@ class Request(RequestBase):
         limits = {
             "max_messages": max_messages, "max_bytes": max_bytes, "deadline": deadline, "idle_timeout": idle_timeout
         }  # fmt: skip
-        return agent._hold(self.id, sessioncalls.accept(agent._caller, self.id, **limits))
+        return agent._hold(
+            self.id, lambda stream: sessioncalls.accept_and_claim(agent._caller, stream, self.id, **limits)
+        )
 
     def reject(self, reason: str, retry_after: float | None = None) -> None:
         """You will not do it; the opener is told why, and in how many seconds it may ask again."""

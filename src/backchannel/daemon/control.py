@@ -249,15 +249,18 @@ class Control:
         if params.reply_to is not None:
             self.claims[check_id(params.reply_to)] = caller
         else:
-            name = check_session_id(params.session or "")
-            if self.session_claims.setdefault(name, caller) is not caller:
-                raise Refused(
-                    f"session {name} is held by another process of {self._host.name}",
-                    code="taken",
-                    hint="end that one first",
-                    retry=True,
-                )
+            self.claim_session(check_session_id(params.session or ""), caller)
         return frame.answer(request_id, {"reply_to": params.reply_to, "session": params.session})
+
+    def claim_session(self, session: str, caller: Caller) -> None:
+        """Raises `Refused` (`taken`)."""
+        if self.session_claims.setdefault(session, caller) is not caller:
+            raise Refused(
+                f"session {session} is held by another process of {self._host.name}",
+                code="taken",
+                hint="end that one first",
+                retry=True,
+            )
 
     def may_have(self, caller: Caller, session: str | None, reply_to: str | None) -> bool:
         """Whether a message may be handed out on this connection: nobody else has claimed it."""

@@ -22,7 +22,7 @@ from itertools import count
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..mailbox.database import is_full
 from ..protocol.envelope import Peer
-from ..transport.dial import Socket, make_room
+from ..transport.dial import USUAL_ROOM_BYTES, Socket, make_room
 from ..transport.listen import Listener, accept, listen
 from ..transport.lock import NameLock
 from ..transport.notify import ServiceManager
@@ -31,6 +31,7 @@ from ..transport.watch import DirectoryWatch
 from . import links
 from .callers import Answer, Caller
 from .copying import Copier
+from .courier import Errand
 from .flush import Flush, Flusher, Log
 from .host import Host, StorageFailed
 from .log import Sparingly, logger
@@ -38,7 +39,9 @@ from .log import Sparingly, logger
 ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog
 READ_BYTES = 65536  # larger buffers cost an mmap a call
 HEAP_BYTES_KEPT = 8 << 20  # of freed memory, in a daemon that has had long lines
-READS_A_PASS = 16  # of one long line: a pass for every 64 KiB costs more than to read them
+READ_ON_BYTES = (
+    17 << 16
+)  # a pass, of one long line: 1 MiB and a little. A pass for each 64 KiB costs more than to read it
 INBOX_LINKS_MAX = 512
 CONTROL_LINKS_MAX = 128
 FIRST_BYTE_S = 2.0
@@ -139,7 +142,8 @@ class Server:
         self._copier = Copier()
         self._watch = DirectoryWatch()
         self._sparingly = Sparingly()
-        self._carriages: dict[links.Carriage, Seat] = {}
+        self._carriages: dict[links.Carriage, Seat] = {}  # for whom each is, or was last
+        self._kept: dict[links.Carriage, None] = {}  # those without an errand, oldest first
         self._fresh: list[Link] = []  # accepted in this pass, not yet watched
         self._refused: list[tuple[Link, BackchannelError]] = []  # in this pass, behind requests that come first
         self._paused_until = math.inf
@@ -462,7 +466,9 @@ class Server:
             self._close(link)
 
     def _read(self, link: Link) -> None:
-        for _ in range(READS_A_PASS):
+        seat = link.seat
+        most = link.size + READ_ON_BYTES
+        while True:
             try:
                 data = link.sock.recv(READ_BYTES)
             except BlockingIOError:
@@ -473,13 +479,11 @@ class Server:
             if not data:
                 self._end(link)
                 return
-            link.seat.received_bytes += len(data)
+            seat.received_bytes += len(data)
             if b"\n" in data:
                 break
-            if not self._keep_part(link, data) or len(data) < READ_BYTES:
+            if not self._keep_part(link, data) or len(data) < READ_BYTES or link.size >= most:
                 return
-        else:
-            return
         lines = data.split(b"\n")
         if link.chunks:
             _keep_heap()
@@ -488,14 +492,14 @@ class Server:
             link.chunks = []
         rest = lines.pop()
         link.size, link.frame_since = 0, None
-        limit = link.seat.host.config.line_bytes_max
+        limit = seat.host.config.line_bytes_max
         for line in lines:
             if len(line) > limit:
                 self._refuse(link, _oversize(limit))
                 return
             if line and not line.isspace():
-                link.seat.host.receive(link, line, self.now, self.wall)
-                self._touch(link.seat)
+                seat.host.receive(link, line, self.now, self.wall)
+                self._touch(seat)
                 if link.spoke_wrongly:
                     self._stop_reading(link)
                     return
@@ -578,7 +582,8 @@ class Server:
             link.out = b"".join((link.out, line))
             return
         try:
-            make_room(link.sock, len(line))
+            if len(line) > USUAL_ROOM_BYTES:
+                make_room(link.sock, len(line))
             sent = link.sock.send(line)
         except BlockingIOError:
             sent = 0
@@ -643,37 +648,66 @@ class Server:
         if deadline is None or deadline > self.now:
             return
         for errand in seat.host.courier.due(self.now):
-            try:
-                sock = links.connect(self._places, errand.target)
-            except links.NobodyThere as nobody:
-                seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
-                if nobody.is_final:
-                    self._touch(seat)
-                continue
-            carriage = links.Carriage(errand, sock, self.now + links.ERRAND_S, self._errand_done)
-            self._carriages[carriage] = seat
-            self._register(carriage.fd, carriage.events, partial(self._handle_carriage, carriage))
-            carriage.handle()
+            self._set_out(seat, errand)
         for target, why in seat.host.courier.to_report(self.now):
             logger.warning(
                 "%s: %s cannot be reached (%s); its messages wait in the outbox", seat.host.name, target, why
             )
 
+    def _set_out(self, seat: Seat, errand: Errand) -> None:
+        """On a connection that is kept, or a new one."""
+        carriage = next((kept for kept in reversed(self._kept) if kept.target == errand.target), None)
+        if carriage is not None:
+            del self._kept[carriage]
+            self._carriages[carriage] = seat
+            carriage.carry(errand, self.now)
+            if carriage.events != select.EPOLLIN:
+                self._epoll.modify(carriage.fd, carriage.events)
+            return
+        try:
+            sock = links.connect(self._places, errand.target)
+        except links.NobodyThere as nobody:
+            seat.host.errand_failed(errand, str(nobody), self.now, self.wall, is_final=nobody.is_final)
+            if nobody.is_final:
+                self._touch(seat)
+            return
+        carriage = links.Carriage(errand.target, sock, self._errand_done)
+        self._carriages[carriage] = seat
+        carriage.carry(errand, self.now)
+        self._register(carriage.fd, carriage.events, partial(self._handle_carriage, carriage))
+
     def _handle_carriage(self, carriage: links.Carriage, _event: int) -> None:
+        before = carriage.events
         carriage.handle()
-        if carriage in self._carriages:
+        if not carriage.is_closed and carriage.events != before:
             self._epoll.modify(carriage.fd, carriage.events)
 
-    def _errand_done(self, carriage: links.Carriage, answer: bytes, why: str) -> None:
-        seat = self._carriages.pop(carriage)
-        self._handlers.pop(carriage.fd, None)
-        if seat.is_closed:
-            return
-        if why:
-            seat.host.errand_failed(carriage.errand, why, self.now, self.wall)
+    def _errand_done(self, carriage: links.Carriage, errand: Errand | None, answer: bytes, why: str) -> None:
+        seat = self._carriages[carriage]
+        if carriage.is_closed:
+            del self._carriages[carriage]
+            self._kept.pop(carriage, None)
+            self._handlers.pop(carriage.fd, None)
         else:
-            seat.host.errand_answered(carriage.errand, answer, self.now, self.wall)
+            self._keep(carriage)
+        if errand is None or seat.is_closed:
+            return
+        if why and not carriage.is_fresh and self.now < carriage.deadline:
+            # Its daemon closed what was kept, or was another's end: only a new connection tells whether it is there.
+            for other in [kept for kept in self._kept if kept.target == errand.target]:
+                other.end("the target closed another")
+            self._set_out(seat, errand)
+        elif why:
+            seat.host.errand_failed(errand, why, self.now, self.wall)
+        else:
+            seat.host.errand_answered(errand, answer, self.now, self.wall)
         self._touch(seat)
+
+    def _keep(self, carriage: links.Carriage) -> None:
+        carriage.keep(self.now)
+        self._kept[carriage] = None
+        if len(self._kept) > links.KEPT_MAX:
+            next(iter(self._kept)).end("others are newer")
 
     # --- everything else that can happen ------------------------------------------------------------------------------
 

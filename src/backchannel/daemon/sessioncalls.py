@@ -101,8 +101,9 @@ class SessionCalls:
             raise _bad(f"{target} cannot open a session with itself", "name another agent, or send it a message")
         limits = sessionwire.to_limits(params, params.accept_timeout).narrowed(host.config.session_limits)
         lineage = sessionwire.lineage_of(params)
-        host.own_calls.require_target(target)
-        if sum(s.state.is_open for s in sessions.endpoint.sessions()) >= OPEN_MAX:
+        if host.key_of(target) is None:  # to look through all names takes longer than the rest of an open
+            host.own_calls.require_target(target)
+        if sessions.endpoint.open_count >= OPEN_MAX:
             raise OverLimit(f"{OPEN_MAX} sessions are open", code="full", hint="close some", retry=True)
         self._keep_reserve(len(params.text.encode()), now)
         lineage = host.own_calls.inherit(lineage, now)
@@ -118,6 +119,8 @@ class SessionCalls:
         sessions = self._host.sessions
         limits = sessionwire.to_limits(params, None).narrowed(self._host.config.session_limits)
         session = sessions.endpoint.session(params.session)
+        if params.claim:
+            self._host.own_calls.claim_session(params.session, caller)
         if session.role is not Role.ACCEPTOR or session.state in (State.SYN_RECEIVED, State.CLOSED):
             effects = sessions.endpoint.accept(params.session, now, limits)
             sessions.withdraw(params.session, "offer", ANSWERED, wall)
@@ -139,11 +142,15 @@ class SessionCalls:
 
     def say(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Say = parse(Say, request)
-        self.check([params], [], now, wall)
-        if params.id is None or self._said_before(params) is None:
-            self._keep_reserve(len(params.text.encode()), now)
+        before = self._said_before(params)
+        if before is not None:
+            return answer(request_id, self._said(params, before, duplicate=True))
+        self._check_size(params.text)
+        if not self._is_sure(params.session):
+            self._check_say(params, self._rehearsal(), now, wall)
+        self._keep_reserve(len(params.text.encode()), now)
         self.check_rates([params], now, wall)
-        return answer(request_id, self._say(params, now, wall))
+        return answer(request_id, self._say_new(params, now, wall))
 
     def close(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
         params: Close = parse(Close, request)
@@ -196,15 +203,23 @@ class SessionCalls:
     def _check_says(self, says: list[Say], now: float, wall: float) -> "Rehearsal":
         rehearsed = self._rehearsal()
         for params in says:
-            if params.id is not None and self._said_before(params) is not None:
-                continue
-            self._check_size(params.text)
-            trial = rehearsed.session(params.session)
-            before = trial.state
-            trial.send(params.text, now, input_required=params.input_required)
-            if before.is_open and not trial.state.is_open:
-                raise self._overspent(params, now, wall, trial.reason)
+            if self._said_before(params) is None:
+                self._check_size(params.text)
+                self._check_say(params, rehearsed, now, wall)
         return rehearsed
+
+    def _check_say(self, params: Say, rehearsed: "Rehearsal", now: float, wall: float) -> None:
+        trial = rehearsed.session(params.session)
+        before = trial.state
+        trial.send(params.text, now, input_required=params.input_required)
+        if before.is_open and not trial.state.is_open:
+            raise self._overspent(params, now, wall, trial.reason)
+
+    def _is_sure(self, session_id: str) -> bool:
+        """Whether nothing in the machine can refuse one more text: then it is not rehearsed, which takes longer than to
+        say it."""
+        session = self._host.sessions.endpoint.session(session_id)
+        return session.room > 0 and session.limits.max_messages is None and session.limits.max_bytes is None
 
     def _check_closes(self, closes: list[Close], rehearsed: "Rehearsal", now: float) -> None:
         for params in closes:
@@ -232,10 +247,13 @@ class SessionCalls:
         )
 
     def _say(self, params: Say, now: float, wall: float) -> dict[str, Any]:
-        sessions = self._host.sessions
-        before = self._said_before(params) if params.id is not None else None
+        before = self._said_before(params)
         if before is not None:
             return self._said(params, before, duplicate=True)
+        return self._say_new(params, now, wall)
+
+    def _say_new(self, params: Say, now: float, wall: float) -> dict[str, Any]:
+        sessions = self._host.sessions
         session = sessions.endpoint.session(params.session)
         seq = session.send_queue.snd_nxt
         effects = sessions.endpoint.send(params.session, params.text, now, input_required=params.input_required)
@@ -251,7 +269,8 @@ class SessionCalls:
 
     def _said_before(self, params: Say) -> int | None:
         """The number under which this key was said before in the session. Raises `Refused` for another text."""
-        assert params.id is not None
+        if params.id is None:
+            return None
         found = self._host.sessions.frames.said(params.session, check_id(params.id))
         if found is None:
             return None
@@ -306,7 +325,16 @@ class SessionCalls:
             if len(self.watchers) >= WAITS_MAX:
                 raise again()
             self.watchers.append(watcher)
+        elif params.told and params.session is not None:
+            self._host.sessions.was_told(params.session, wall)
         return line
+
+    def will_tell(self, session: Session) -> bool:
+        """Whether somebody waits for just this news, and needs no notice of it."""
+        return any(
+            watcher.params.told and watcher.params.session == session.id and not _is_known(watcher.params, session)
+            for watcher in self.watchers
+        )
 
     def answer_watchers(self, answers: list[Answer], now: float) -> None:
         """Those who wait for news of sessions, after a commit."""
@@ -338,7 +366,7 @@ class SessionCalls:
         is_over = watcher.deadline <= now
         if params.session is not None:
             session = host.sessions.endpoint.find(params.session)
-            if session is not None and session.version == params.version and not is_over:
+            if session is not None and _is_known(params, session) and not is_over:
                 return None
             found = [host.sessions.endpoint.session(params.session)]
         else:
@@ -352,12 +380,15 @@ class SessionCalls:
             size += sum(len(record[text] or "") for text in ("task", "result", "peer_result"))
             if size > ANSWER_CHARS_MAX:
                 break
-        return answer(watcher.request_id, {"sessions": records})
+        told = {"told": True} if params.told and params.session is not None else {}
+        return answer(watcher.request_id, {"sessions": records, **told})
 
     def _found(self, params: sessionwire.Sessions) -> list[Session]:
-        found = _matching(params, self._host.sessions.endpoint.sessions())
+        endpoint = self._host.sessions.endpoint
+        is_of_offers = params.state == State.SYN_RECEIVED.value
+        found = _matching(params, endpoint.offers() if is_of_offers else endpoint.sessions())
         # Ids begin with the time. Offers are answered in the order they came, all else is looked at from its end.
-        found.sort(key=lambda session: session.id, reverse=params.state != State.SYN_RECEIVED.value)
+        found.sort(key=lambda session: session.id, reverse=not is_of_offers)
         return found[: params.max]
 
     def trace(self, caller: Caller, request: Request, request_id: bytes, now: float, wall: float) -> bytes:
@@ -437,6 +468,11 @@ class Rehearsal:
             real = self._host.sessions.endpoint.session(session_id)
             self._copies[session_id] = Session(self._host.sessions.local, real.snapshot())
         return self._copies[session_id]
+
+
+def _is_known(params: sessionwire.Sessions, session: Session) -> bool:
+    """Whether it is no news to who asks for one session."""
+    return session.version == params.version or session.state.value == params.state
 
 
 def _matching(params: sessionwire.Sessions, sessions: Iterable[Session]) -> list[Session]:

@@ -35,8 +35,9 @@ from ..protocol.events import (
     SessionClosed,
     SessionOffered,
 )
+from ..protocol.receipt import Stage
 from ..protocol.session import Local, Role
-from ..protocol.sessionframe import Data, Fin, FrameId, Probe
+from ..protocol.sessionframe import Data, Fin, FrameId, Probe, SessionFrame
 from ..protocol.sessionwire import (
     Lineage,
     answer_body,
@@ -84,6 +85,7 @@ class Sessions:
         self._asked: dict[FrameId, deque[Asked]] = {}
         self.endpoint = self._restored(now)
         self.changed: set[str] = set()  # in this pass, for those who wait for news
+        self._queued_last: tuple[bytes, SessionFrame, Lineage] | None = None  # mostly it is what is pushed next
 
     # --- a pass -------------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,7 @@ class Sessions:
             match effect:
                 case Enqueue(peer=target, frame=sent):
                     params = encode_frame(target, sent, lineage)
+                    self._queued_last = params, sent, lineage or Lineage()
                     self.frames.add(target, *sent.id, params, wall, say_id if isinstance(sent, Data) else None)
                     self._note_sent(sent)
                 case Strike(frame=name, why=why):
@@ -173,7 +176,10 @@ class Sessions:
 
     def prepare(self, row: FrameRow) -> bytes | None:
         """The params of a queued frame as they are to be pushed today; None while it must wait for a PROBE."""
-        sent, lineage = decode_frame(row.params)
+        if self._queued_last is not None and self._queued_last[0] == row.params:
+            _, sent, lineage = self._queued_last
+        else:
+            sent, lineage = decode_frame(row.params)
         outgoing = self.endpoint.outgoing(sent)
         if outgoing is None:
             return None
@@ -272,7 +278,7 @@ class Sessions:
             "stalled": self._host.courier.stalled(session_id, session.peer),
             "hops": about.hops,
             "trace_id": about.trace_id,
-            "path": list(self.store.lineage(session_id).path),
+            "path": about.path.split(",") if about.path else [],
             "opened_at": about.opened_at,
             "ended_at": about.ended_at,
             "progress": about.progress,
@@ -312,6 +318,7 @@ class Sessions:
                 self._put(session, peer, "offer", f"{session}/offer", task, {}, now, wall)
             case SessionAccepted(session=session, peer=peer):
                 self._put(session, peer, "accepted", f"{session}/accepted", "", {}, now, wall)
+                self._tell(session, wall)
             case DataAcknowledged(session=session, acked=acked):
                 self.frames.acknowledged(session, acked, wall)
             case PeerProgressed(session=session, note=note):
@@ -332,10 +339,25 @@ class Sessions:
             headers = {} if event.retry_after is None else {"retry_after": f"{event.retry_after:g}"}
             name = f"{event.session}/rejected"
             self._put(event.session, event.peer, "rejected", name, event.reason, headers, now, wall)
+            self._tell(event.session, wall)
         elif event.cause in (Cause.RESET, Cause.EXPIRED):
             logger.info("%s: session %s with %s: %s", self._host.name, event.session, event.peer, event.cause.value)
             name, headers = f"{event.session}/reset", {"cause": event.cause.value}
             self._put(event.session, event.peer, "reset", name, event.reason, headers, now, wall)
+            self._tell(event.session, wall)
+
+    def _tell(self, session: str, wall: float) -> None:
+        """A notice was put. Who waits for this news is told by its answer, so that is acknowledged as it comes."""
+        if self._host.session_calls.will_tell(self.endpoint.session(session)):
+            self.was_told(session, wall)
+
+    def was_told(self, session: str, wall: float) -> None:
+        """Our agent knows how its offer ended: notices of it that nobody took are acknowledged."""
+        peer = self.endpoint.session(session).peer
+        for kind in ("accepted", "rejected", "reset"):
+            state = self._host.mailbox.find(f"{session}/{kind}", peer)
+            if state is not None and state.stage is Stage.STORED:
+                self._host.mailbox.ack(state, "ack", wall)
 
     def withdraw(self, session: str, kind: str, reason: str, wall: float) -> bool:
         """A notice has become pointless. True if there was one, and nobody had taken it."""

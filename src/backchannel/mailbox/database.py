@@ -14,7 +14,8 @@ from ..errors import BackchannelError
 
 APPLICATION_ID = 0x42434D42  # "BCMB": `file` and we recognise a mailbox by it
 SQLITE_MIN = (3, 35, 0)
-STEPS = ("schema.sql", "sessions.sql", "standing.sql", "purges.sql")  # step n brings a file of version n-1 to version n
+# Step n brings a file of version n-1 to version n.
+STEPS = ("schema.sql", "sessions.sql", "standing.sql", "purges.sql", "says.sql")
 VERSION = len(STEPS)
 PAGE_BYTES = 2048  # a commit of one message writes four pages; halved they cost a fifth less, up to texts of 10 KB
 CACHE_KB = 256  # what a commit needs again and again is ten pages; behind them is the kernel's cache

@@ -30,9 +30,11 @@ class Frames:
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self.waiting: dict[str, tuple[str, int]] = {}
+        self._acked: dict[str, int] = {}  # by session: all below this number is marked so, as far as we have seen
         self.reload()
 
     def reload(self) -> None:
+        self._acked.clear()
         rows = self._mailbox.db.execute(
             "SELECT session, target, count(*) FROM frames WHERE stage = 'queued' GROUP BY session"
         )
@@ -95,15 +97,17 @@ class Frames:
         """The peer's agent has processed everything below `upto`."""
         self._mailbox.begin()
         self._mailbox.db.execute(
-            "UPDATE frames SET acked_at = ? WHERE session = ? AND kind IN ('DATA', 'FIN') AND number < ?"
-            " AND acked_at IS NULL",
-            (wall, session, upto),
+            "UPDATE frames SET acked_at = ? WHERE session = ? AND kind IN ('DATA', 'FIN') AND number >= ?"
+            " AND number < ? AND acked_at IS NULL",
+            (wall, session, self._acked.get(session, 0), upto),
         )
+        self._acked[session] = upto
 
     def said(self, session: str, say_id: str) -> tuple[int, bytes] | None:
         """Number and params of the DATA that was sent under this key of the caller's, if any."""
         found: tuple[int, bytes] | None = self._mailbox.db.execute(
-            "SELECT number, params FROM frames WHERE session = ? AND kind = 'DATA' AND say_id = ?", (session, say_id)
+            "SELECT number, params FROM frames INDEXED BY by_say WHERE session = ? AND say_id = ? AND kind = 'DATA'",
+            (session, say_id),
         ).fetchone()
         return found
 
@@ -119,6 +123,7 @@ class Frames:
         self._mailbox.begin()
         self._mailbox.db.execute("DELETE FROM frames WHERE session = ?", (session,))
         self.waiting.pop(session, None)
+        self._acked.pop(session, None)
 
     def _left(self, session: str, count: int) -> None:
         if not count:

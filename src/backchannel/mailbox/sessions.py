@@ -31,6 +31,7 @@ class About(NamedTuple):
     is_waiting: int
     hops: int
     trace_id: str | None
+    path: str | None  # the agents it came through, oldest first, with commas
     opened_at: float
     ended_at: float | None
 
@@ -43,6 +44,7 @@ class Sessions:
         self._db = mailbox.db
         self._numbers: dict[tuple[str, int], SynNumbers] = {}  # as they are on disk
         self._versions: dict[str, int] = {}
+        self._waiting: set[str] = set()  # whose acceptor cannot go on without an answer; as on disk, or about to be
 
     def load(self) -> tuple[EndpointSnapshot, list[Snapshot]]:
         """What the endpoint is restored from. After opening, and after a rollback."""
@@ -51,6 +53,7 @@ class Sessions:
             (mailbox, epoch): SynNumbers(number, int(seen, 16))
             for mailbox, epoch, number, seen in self._db.execute("SELECT mailbox, epoch, number, seen FROM syn_numbers")
         }
+        self._waiting = {session for (session,) in self._db.execute("SELECT id FROM sessions WHERE is_waiting")}
         # Tombstones go oldest first, so that is how they must come.
         rows = self._db.execute("SELECT machine FROM sessions ORDER BY ended_at IS NULL, ended_at, opened_at")
         snapshots = [_decoder.decode(machine) for (machine,) in rows]
@@ -125,10 +128,11 @@ class Sessions:
 
     def set_waiting(self, session: str, is_waiting: bool) -> None:
         """Whether the acceptor cannot go on without an answer."""
+        if is_waiting == (session in self._waiting):
+            return
         self._mailbox.begin()
-        self._db.execute(
-            "UPDATE sessions SET is_waiting = ?1 WHERE id = ?2 AND is_waiting <> ?1", (int(is_waiting), session)
-        )
+        self._db.execute("UPDATE sessions SET is_waiting = ? WHERE id = ?", (int(is_waiting), session))
+        (self._waiting.add if is_waiting else self._waiting.remove)(session)
 
     def ended(self, session: str, role: Role, cause: Cause, retry_after: float | None, wall: float) -> None:
         self._mailbox.begin()
@@ -140,6 +144,7 @@ class Sessions:
         self._mailbox.begin()
         self._db.execute("DELETE FROM sessions WHERE id = ?", (session,))
         self._versions.pop(session, None)
+        self._waiting.discard(session)
 
     def peer(self, session: str) -> str | None:
         """Whose the other end is; None if the session is not known."""
@@ -160,7 +165,7 @@ class Sessions:
         return About(
             *self._db.execute(
                 "SELECT task, status, result, peer_status, peer_result, retry_after, progress, progress_at, is_waiting,"
-                " hops, trace_id, opened_at, ended_at FROM sessions WHERE id = ?",
+                " hops, trace_id, path, opened_at, ended_at FROM sessions WHERE id = ?",
                 (session,),
             ).fetchone()
         )

@@ -165,6 +165,15 @@ class Endpoint:
         """All that are known, tombstones included, to look at."""
         return self._sessions.values()
 
+    def offers(self) -> list[Session]:
+        """Those that wait for our agent's answer."""
+        return [self._sessions[session_id] for session_id in self._offers]
+
+    @property
+    def open_count(self) -> int:
+        """How many are not CLOSED."""
+        return len(self._sessions) - len(self._tombstones)
+
     # -- the peers -------------------------------------------------------------------------------------------
 
     def receive(self, peer: str, frame: SessionFrame, now: float) -> list[Effect]:

@@ -113,6 +113,7 @@ class Accept(msgspec.Struct, gc=False):
     max_bytes: int | None = None
     deadline: float | None = None
     idle_timeout: float | None = None
+    claim: bool = False  # claims the session's mail for this connection too; if another has it, nothing happens
 
 
 class Abort(msgspec.Struct, gc=False):
@@ -130,6 +131,7 @@ class Sessions(msgspec.Struct, gc=False):
     known: list[str] = []
     max: int = 100
     wait: float = 0.0
+    told: bool = False  # with `session`: who asks acts on the answer, and needs no notice of how the offer ended
 
 
 class Trace(msgspec.Struct, gc=False):

@@ -37,7 +37,8 @@ class Timers(Struct, frozen=True):
 
     @property
     def next(self) -> float | None:
-        return min((at for _, at in self._set()), default=None)
+        times = [t for t in (self.deadline, self.accept, self.idle, self.forget, self.probe) if t is not None]
+        return min(times, default=None)
 
     def due(self, now: float) -> Timer | None:
         """The most important timer that has run out."""

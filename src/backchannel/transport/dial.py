@@ -79,10 +79,9 @@ def set_timeout(sock: Socket, timeout: float) -> None:
 
 
 def make_room(sock: socket, size: int) -> None:
-    """Lets the kernel hold what is sent next, so far as it allows: else a long line goes in pieces, and both ends are
-    woken for each."""
-    if size > USUAL_ROOM_BYTES:
-        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, min(size, ROOM_BYTES_MAX))
+    """Lets the kernel hold what is sent next, so far as it allows, if it is more than `USUAL_ROOM_BYTES`: else a long
+    line goes in pieces, and both ends are woken for each."""
+    sock.setsockopt(SOL_SOCKET, SO_SNDBUF, min(size, ROOM_BYTES_MAX))
 
 
 def peer_uid(sock: socket) -> int:
