@@ -42,13 +42,15 @@ class Sessions:
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._db = mailbox.db
-        self._numbers: dict[tuple[str, int], SynNumbers] = {}  # as they are on disk
+        self._next_syn = 0  # as it is on disk; 0: not there
+        self._numbers: dict[tuple[str, int], SynNumbers] = {}  # the same
         self._versions: dict[str, int] = {}
         self._waiting: set[str] = set()  # whose acceptor cannot go on without an answer; as on disk, or about to be
 
     def load(self) -> tuple[EndpointSnapshot, list[Snapshot]]:
         """What the endpoint is restored from. After opening, and after a rollback."""
         found = self._db.execute("SELECT value FROM meta WHERE key = 'next_syn'").fetchone()
+        self._next_syn = found[0] if found else 0
         self._numbers = {
             (mailbox, epoch): SynNumbers(number, int(seen, 16))
             for mailbox, epoch, number, seen in self._db.execute("SELECT mailbox, epoch, number, seen FROM syn_numbers")
@@ -58,7 +60,7 @@ class Sessions:
         rows = self._db.execute("SELECT machine FROM sessions ORDER BY ended_at IS NULL, ended_at, opened_at")
         snapshots = [_decoder.decode(machine) for (machine,) in rows]
         self._versions = {snapshot.id: snapshot.version for snapshot in snapshots}
-        return EndpointSnapshot(found[0] if found else 1, tuple(self._numbers.items())), snapshots
+        return EndpointSnapshot(self._next_syn or 1, tuple(self._numbers.items())), snapshots
 
     def save(self, changes: Changes, wall: float, *, by_new_clock: bool = False) -> None:
         """Writes what a pass changed. A session that only answered is as it was, unless its times were counted by the
@@ -90,7 +92,9 @@ class Sessions:
 
     def _save_endpoint(self, endpoint: EndpointSnapshot) -> None:
         self._mailbox.begin()
-        self._db.execute("REPLACE INTO meta (key, value) VALUES ('next_syn', ?)", (endpoint.next_number,))
+        if endpoint.next_number != self._next_syn:
+            self._db.execute("REPLACE INTO meta (key, value) VALUES ('next_syn', ?)", (endpoint.next_number,))
+            self._next_syn = endpoint.next_number
         numbers = dict(endpoint.numbers)
         for (mailbox, epoch), seen in numbers.items():
             if self._numbers.get((mailbox, epoch)) != seen:
