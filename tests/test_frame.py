@@ -25,6 +25,13 @@ def push_refusal(params: bytes) -> str:
     return caught.value.code
 
 
+@pytest.mark.parametrize("text", [rb'"\ud800"', rb'"\udc00"', rb'"\ud800\ud800"', rb'"\u12"', rb'"\q"', b'"a\x01"'])
+def test_a_text_is_looked_at_when_its_push_is_read(text: bytes) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        frame.parse_push(frame.parse_request(PUSH % b'{"to":"a","text":%b}' % text))
+    assert caught.value.code == "malformed"
+
+
 @pytest.mark.parametrize("request_id", [b"1", b"0", b"-7", b"9007199254740991", b'"a"', b'""', '"é"'.encode()])
 def test_an_id_comes_back_byte_for_byte(request_id: bytes) -> None:
     request = frame.parse_request(b'{"jsonrpc":"2.0","id":%b,"method":"ping"}' % request_id)

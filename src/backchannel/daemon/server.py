@@ -39,9 +39,7 @@ from .log import Sparingly, logger
 ACCEPTS_A_PASS = 64  # then one commit for all of them; the rest waits in the kernel's backlog
 READ_BYTES = 65536  # larger buffers cost an mmap a call
 HEAP_BYTES_KEPT = 8 << 20  # of freed memory, in a daemon that has had long lines
-READ_ON_BYTES = (
-    17 << 16
-)  # a pass, of one long line: 1 MiB and a little. A pass for each 64 KiB costs more than to read it
+READ_ON_BYTES = 17 << 16  # of one long line in a pass: 1 MiB and a little; a pass costs more than to read 64 KiB
 INBOX_LINKS_MAX = 512
 CONTROL_LINKS_MAX = 128
 FIRST_BYTE_S = 2.0
