@@ -58,9 +58,10 @@ class Visitor:
         line = self._lines.readline()
         return json.loads(line)["params"]["id"] if line else ""
 
-    def hears(self, message_id: str) -> None:
-        receipt = {"id": message_id, "to": "bob", "from": "alice", "stage": "stored", "msg_no": 1}
-        self._sock.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "result": receipt}).encode() + b"\n")
+    def hears(self, *ids: str) -> None:
+        receipts = [{"id": name, "to": "bob", "from": "alice", "stage": "stored", "msg_no": 1} for name in ids]
+        answers = [json.dumps({"jsonrpc": "2.0", "id": 1, "result": receipt}) + "\n" for receipt in receipts]
+        self._sock.sendall("".join(answers).encode())
 
     def leaves(self) -> None:
         self._lines.close()
@@ -140,6 +141,21 @@ def test_a_new_connection_that_ends_without_an_answer_is_a_failure(world: World)
         assert "bob" in world.call("alice", "status", {}, "control")["unreachable"]
         second.hears("m-1")
         eventually(lambda: queued(world) == 0)
+        second.leaves()
+
+
+def test_who_answers_more_than_it_was_asked_is_not_believed_the_next_time(world: World) -> None:
+    world.start("alice")
+    with at_bobs_door(world) as door:
+        queue(world, "m-1", "m-2")
+        first = door.visitor()
+        assert first.asks() == "m-1"
+        first.hears("m-1", "m-2")
+        second = door.visitor()
+        assert second.asks() == "m-2"
+        second.hears("m-2")
+        eventually(lambda: queued(world) == 0)
+        first.leaves()
         second.leaves()
 
 

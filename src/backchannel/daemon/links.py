@@ -86,8 +86,11 @@ class Carriage:
         self._in += data
         answer, is_whole, rest = self._in.partition(b"\n")
         if is_whole and self.errand is not None:
-            self._in = rest
+            self._in = b""
+            self.is_closed = bool(rest)  # more than was asked: it would be taken for the next answer
             self._finish(answer, "")
+            if rest:
+                self._sock.close()
         elif is_whole or not data:
             self.end("it closed the connection")
 
