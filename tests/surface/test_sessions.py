@@ -103,6 +103,13 @@ def test_the_same_with_asyncio(shared: World) -> None:
     assert (result, task_state, is_listed) == (("failed", "two findings"), "failed", True)
 
 
+def test_a_receipt_that_nobody_waits_for_is_written_down_too(shared: World, analyst: Agent, executor: Agent) -> None:
+    ours, _ = established(analyst, executor)
+    said = [ours.send(text) for text in "abc"]
+    until(lambda: status(shared, "analyst")["outbox"] == 0, "the frames to leave the outbox")
+    assert said[-1].wait("stored", 20).stage == "stored"
+
+
 def test_the_opener_may_only_wait_for_the_result(analyst: Agent, executor: Agent) -> None:
     """What was said and not read is kept for a loop afterwards."""
     ours, theirs = established(analyst, executor)
