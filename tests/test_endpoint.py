@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from backchannel.errors import LocalProtocolError, OverLimit
 from backchannel.protocol import endpoint as bounds
-from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report, Saying, Strike, Transmit
+from backchannel.protocol.effects import Answer, Effect, Enqueue, Forget, Report, Saying, Strike, StrikeAll, Transmit
 from backchannel.protocol.endpoint import Changes, Endpoint, EndpointSnapshot
 from backchannel.protocol.recvqueue import DIGESTS_KEPT, ReceiveQueue
 from backchannel.protocol.sendqueue import WINDOW, SendQueue
@@ -246,6 +246,107 @@ def test_an_initiator_may_not_send_before_the_peers_agent_agreed(endpoint: Endpo
         endpoint.send("s1", "x", 0.0)
     endpoint.receive("peer", SynAck(session="s1", from_mailbox="P1", to_mailbox="L1", epoch=1, to_epoch=1), 0.0)
     endpoint.send("s1", "x", 0.0)
+
+
+def test_an_open_saves_the_number_it_took(endpoint: Endpoint) -> None:
+    assert not endpoint.is_touched
+    endpoint.open("s1", "peer", "t", Limits(), 0.0)
+    changes = endpoint.changes()
+    assert changes.endpoint is not None
+    assert not endpoint.is_touched
+    again = Endpoint.restore(Local("L1", 1), changes.endpoint, changes.sessions, 0.0)
+    assert not again.is_touched, "nothing has changed since"
+    (sent,) = [e.frame for e in again.open("s2", "peer", "t", Limits(), 0.0) if isinstance(e, Enqueue)]
+    assert isinstance(sent, Syn)
+    assert sent.number == SynNumber(1, 2)
+
+
+def test_after_a_boot_all_sessions_are_saved_by_the_new_clock(endpoint: Endpoint) -> None:
+    established(endpoint)
+    endpoint.probe("s1", 0.0)
+    changes = endpoint.changes()
+    again = Endpoint.restore(Local("L1", 1), changes.endpoint, changes.sessions, 0.0, shift=-5.0)
+    assert [saved.id for saved in again.changes().sessions] == ["s1"]
+
+
+def test_what_an_endpoint_does_for_a_session_is_the_sessions_effects_and_is_saved(endpoint: Endpoint) -> None:
+    established(endpoint)
+    effects = endpoint.fail("s1", "poison", 1.0)
+    assert [type(effect) for effect in effects] == [StrikeAll, Enqueue, Report]
+    assert [saved.id for saved in endpoint.changes().sessions] == ["s1"]
+    assert endpoint.fail("s1", "poison", 2.0) == []
+    assert endpoint.fail("gone", "poison", 2.0) == []
+    assert endpoint.ack("gone", 1, 2.0) == []
+
+
+def test_progress_goes_out_as_a_probe_with_a_note(endpoint: Endpoint) -> None:
+    established(endpoint)
+    assert endpoint.progress("s1", "half", 1.0) == []
+    (said,) = commit(endpoint, 1.0)
+    assert isinstance(said, Transmit)
+    assert isinstance(said.frame, Probe)
+    assert said.frame.note == "half"
+
+
+def test_a_peer_that_was_away_is_asked_about_its_open_sessions_only(endpoint: Endpoint) -> None:
+    established(endpoint, "s1")
+    endpoint.receive("peer", syn("s2", 2), 0.0)
+    endpoint.reject("s2", "busy", 0.0)
+    endpoint.open("s3", "other", "t", Limits(), 0.0)
+    endpoint.answered(Answer(FrameId("s3", "SYN", 0), Outcome.STORED, "O1", 1), 0.0)
+    commit(endpoint)
+    assert endpoint.probe_peer("peer", 1.0) == []
+    asked = [said.frame.session for said in commit(endpoint, 1.0) if isinstance(said, Transmit)]
+    assert asked == ["s1"]
+
+
+def test_what_was_stored_needs_no_room_again(endpoint: Endpoint) -> None:
+    assert not endpoint.has_stored(syn("s1"))
+    established(endpoint)
+    assert endpoint.has_stored(syn("s1"))
+    assert not endpoint.has_stored(data("s1", 1))
+    endpoint.receive("peer", data("s1", 1), 0.0)
+    assert endpoint.has_stored(data("s1", 1))
+    assert not endpoint.has_stored(data("s1", 2))
+
+
+def test_an_endpoints_refusal_is_for_good(endpoint: Endpoint) -> None:
+    established(endpoint)
+    answer = answer_to(endpoint, data("s1", 1), peer="another")
+    assert (answer.outcome, answer.retry) == (Outcome.BAD, False)
+    endpoint.receive("peer", syn("s2", 2), 0.0)
+    commit(endpoint)
+    endpoint.abort("s2", "enough", 0.0)
+    answer = answer_to(endpoint, syn("s3", 2))
+    assert (answer.outcome, answer.retry) == (Outcome.CLOSED, False)
+    for n in range(bounds.OFFERS_PER_PEER):
+        endpoint.receive("peer", syn(f"o{n}", n + 10), 0.0)
+    commit(endpoint)
+    answer = answer_to(endpoint, syn("more", 100))
+    assert (answer.outcome, answer.retry) == (Outcome.REFUSED, False)
+
+
+def test_numbers_are_kept_for_so_many_mailboxes(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAILBOXES", 2)
+    for n in range(3):
+        assert answer_to(endpoint, syn(f"s{n}", mailbox=f"P{n}"), peer=f"p{n}").outcome is Outcome.STORED
+    assert answer_to(endpoint, syn("again", mailbox="P1"), peer="p1").outcome is Outcome.CLOSED
+    assert answer_to(endpoint, syn("again", mailbox="P2"), peer="p2").outcome is Outcome.CLOSED
+    assert answer_to(endpoint, syn("again", mailbox="P0"), peer="p0").outcome is Outcome.STORED
+
+
+def test_a_forgotten_session_leaves_nothing(endpoint: Endpoint) -> None:
+    endpoint.receive("peer", syn("s1"), 0.0)
+    assert ([offer.id for offer in endpoint.offers()], endpoint.open_count) == (["s1"], 1)
+    endpoint.reject("s1", "busy", 0.0)
+    assert (endpoint.offers(), endpoint.open_count) == ([], 0)
+    commit(endpoint)
+    later = endpoint.deadline
+    assert later == 7 * DAY
+    assert endpoint.handle_timer(later) == [Forget("s1")]
+    assert list(endpoint.sessions()) == []
+    assert endpoint.find("s1") is None
+    assert endpoint.deadline is None
 
 
 # --- single sessions: what no script needs ----------------------------------------------------------------------------
