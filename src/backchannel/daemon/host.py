@@ -16,7 +16,6 @@ from msgspec import Raw
 
 from ..errors import BackchannelError, LocalProtocolError, NotPermitted, OverLimit
 from ..mailbox.database import is_full
-from ..mailbox.frames import FrameRow
 from ..mailbox.mailbox import Mailbox, State
 from ..mailbox.outbox import Outbox, Row
 from ..protocol import fastcodec, frame
@@ -207,15 +206,6 @@ class Host:
         reply = self.courier.answered(errand, line, now)
         self._back.append(errand)
         self._own(lambda: self._settle_errand(errand, reply, now, wall))
-
-    def may_wait(self, errand: Errand, line: bytes, waiting: int) -> bool:
-        """Whether this answer, beside so many that wait already, may be written down with a later commit: it receipts a
-        frame, nothing else is to be sent, and nobody asks for it."""
-        if not isinstance(errand.row, FrameRow) or not frame.is_result(line):
-            return False
-        if len(self.sessions.frames) + len(self.outbox) > waiting + 1:
-            return False
-        return not self.session_calls.is_watched(errand.row.session)
 
     def errand_failed(self, errand: Errand, why: str, now: float, wall: float, *, is_final: bool = False) -> None:
         """Nobody was there. `is_final`: nobody ever will be, the name is gone."""

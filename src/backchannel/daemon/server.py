@@ -58,8 +58,6 @@ WAL_LOOK_S = 0.02  # between two looks at the log's size: a few MB, a small part
 WATCH_FALLBACK_S = 30.0
 SLEEP_S_MAX = 86400.0  # epoll counts milliseconds in an int: 25 days and more are an error
 
-RECEIPTS_S = 0.005  # how long the receipt of a frame may wait for another commit
-
 EXIT_UNAVAILABLE = 69  # our socket directory is gone
 EXIT_IO = 74
 
@@ -117,8 +115,6 @@ class Seat:
         self.is_touched = False
         self.is_closed = False
         self.wakes_at = math.inf  # its earliest deadline in the server's heap
-        self.receipts: list[tuple[Errand, bytes]] = []  # of its frames, to be written down with the next commit,
-        self.receipts_due = math.inf  # at the latest then
         self.commits = host.mailbox.commits
         self.unchecked_since: float | None = None  # the first commit after the last checkpoint
         self.last_commit = 0.0
@@ -255,7 +251,7 @@ class Server:
     def _set_alarm(self, seat: Seat) -> None:
         """Wakes the loop for its next deadline. One that only moved further off is found out when the old one comes."""
         host = seat.host
-        earliest = min(host.operating.next_clearing, seat.receipts_due)
+        earliest = host.operating.next_clearing
         if seat.unchecked_since is not None and seat.last_commit + CHECKPOINT_IDLE_S < earliest:
             earliest = seat.last_commit + CHECKPOINT_IDLE_S
         for at in (host.deadline, host.courier.deadline, seat.log.deadline):
@@ -306,8 +302,7 @@ class Server:
     def _is_idle(self, seat: Seat) -> bool:
         """Whether nothing is connected, under way, or still to be written."""
         is_connected = seat.links[False] or seat.links[True] or self._carriages
-        is_written = seat.log.deadline is None and seat.unchecked_since is None
-        is_written = is_written and not seat.is_touched and not seat.receipts
+        is_written = seat.log.deadline is None and seat.unchecked_since is None and not seat.is_touched
         return not is_connected and is_written and seat.host.is_idle(self.now)
 
     def _finish(self) -> None:
@@ -315,8 +310,6 @@ class Server:
         touched, self._touched = self._touched, []
         for seat in touched:
             seat.is_touched = False
-            if seat.receipts:
-                self._write_receipts(seat)
             answers = seat.host.finish(self.now, self.wall)
             if seat.host.mailbox.commits != seat.commits:
                 seat.host.operating.commits.observe(clock() - self.now)
@@ -704,21 +697,9 @@ class Server:
             self._set_out(seat, errand)
         elif why:
             seat.host.errand_failed(errand, why, self.now, self.wall)
-        elif seat.host.may_wait(errand, answer, len(seat.receipts)):
-            seat.receipts.append((errand, answer))
-            seat.receipts_due = min(seat.receipts_due, self.now + RECEIPTS_S)
-            self._set_alarm(seat)
-            return
         else:
             seat.host.errand_answered(errand, answer, self.now, self.wall)
         self._touch(seat)
-
-    def _write_receipts(self, seat: Seat) -> None:
-        """Those that have waited for this commit. Lost with the process, they cost a repetition of their frames."""
-        receipts, seat.receipts = seat.receipts, []
-        seat.receipts_due = math.inf
-        for errand, answer in receipts:
-            seat.host.errand_answered(errand, answer, self.now, self.wall)
 
     def _keep(self, carriage: links.Carriage) -> None:
         carriage.keep(self.now)

@@ -336,10 +336,6 @@ class SessionCalls:
             for watcher in self.watchers
         )
 
-    def is_watched(self, session: str) -> bool:
-        """Whether somebody waits for any news of this session, not only for another state of it."""
-        return any(w.params.session == session and w.params.state is None for w in self.watchers)
-
     def answer_watchers(self, answers: list[Answer], now: float) -> None:
         """Those who wait for news of sessions, after a commit."""
         left = []

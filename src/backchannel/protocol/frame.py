@@ -333,11 +333,6 @@ def answer(request_id: bytes, result: Any) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (request_id, fastcodec.encode(result))
 
 
-def is_result(line: bytes) -> bool:
-    """Whether an answer of ours to request 1 is a result, and no refusal."""
-    return line.startswith(b'{"jsonrpc":"2.0","id":1,"result":')
-
-
 def answer_error(request_id: bytes, error: BackchannelError) -> bytes:
     data = {"code": error.code, "hint": error.hint, "retry": error.retry}
     reason = getattr(error, "reason", "")
