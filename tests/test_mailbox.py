@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from backchannel.errors import LocalProtocolError, OverLimit, Refused
+from backchannel.mailbox import mailbox as mailbox_module
 from backchannel.mailbox import standing
 from backchannel.mailbox.backup import default_path, restore
 from backchannel.mailbox.database import APPLICATION_ID, VERSION, MailboxUnusable, open_database
@@ -334,6 +335,39 @@ def test_a_ttl_does_not_notice_that_the_clock_was_set(path: Path) -> None:
     mailbox.close(WALL + 10 * 365 * 86400, NOW + 59)
     mailbox = open_mailbox(path, now=NOW + 59)
     assert mailbox.next_expiry == NOW + 60
+
+
+def test_only_a_file_that_nobody_closed_is_checked(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(mailbox_module, "quick_check", lambda _, checked_path: checked.append(checked_path))
+    open_mailbox(path).close(WALL, NOW)
+    open_mailbox(path)
+    assert not checked
+    killed = after_a_kill(path, tmp_path / "killed")
+    mailbox = open_mailbox(killed)
+    assert checked == [str(killed)]
+    assert mailbox.db.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL: `power` is flushed beside SQLite"
+
+
+def test_the_clock_of_a_session_is_shifted_by_all_boots_since_it_was_written(path: Path, tmp_path: Path) -> None:
+    mailbox = open_mailbox(path, now=5000.0, wall=WALL)
+    assert mailbox.clock_shift == 0.0
+    path = after_a_kill(path, tmp_path / "one")
+    mailbox = open_mailbox(path, now=10.0, wall=WALL + 30, boot_id="boot-2")
+    assert mailbox.clock_shift == 10.0 - 5030.0
+    path = after_a_kill(path, tmp_path / "two")
+    mailbox = open_mailbox(path, now=20.0, wall=WALL + 100, boot_id="boot-3")
+    assert mailbox.clock_shift == (10.0 - 5030.0) + (20.0 - 80.0)
+
+
+def test_a_taken_messages_ttl_goes_on_over_a_reboot_too(path: Path, tmp_path: Path) -> None:
+    mailbox = open_mailbox(path, now=5000.0, wall=WALL)
+    mailbox.put(envelope("m-1", ttl=60.0), now=5000.0, wall=WALL)
+    take(mailbox, a_lease())
+    mailbox.commit()
+    path = after_a_kill(path, tmp_path / "killed")
+    mailbox = open_mailbox(path, now=10.0, wall=WALL + 30, boot_id="boot-2")
+    assert mailbox.db.execute("SELECT expires FROM messages").fetchone() == (40.0,)
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
