@@ -4,12 +4,11 @@ The thread uses the mailbox's own connection, between the loop's transactions an
 else of the daemon. That it ended well or badly is told in the loop.
 """
 
-import os
 import threading
-from collections import deque
 
 from ..errors import BackchannelError
 from ..mailbox.backup import Copied, Copying
+from .news import News
 
 Outcome = Copied | BackchannelError
 
@@ -18,8 +17,8 @@ class Copier:
     """Runs backups. `fd` becomes readable when one ended; `done()` returns which, and how."""
 
     def __init__(self) -> None:
-        self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._done: deque[tuple[Copying, Outcome]] = deque()
+        self._news: News[tuple[Copying, Outcome]] = News()
+        self.fd = self._news.fd
         self._threads: dict[Copying, threading.Thread] = {}
 
     def start(self, copying: Copying) -> None:
@@ -28,15 +27,9 @@ class Copier:
         thread.start()
 
     def done(self) -> list[tuple[Copying, Outcome]]:
-        try:
-            os.read(self.fd, 4096)
-        except BlockingIOError:
-            pass
-        ended = []
-        while self._done:
-            copying, outcome = self._done.popleft()
+        ended = self._news.take()
+        for copying, _ in ended:
             self._threads.pop(copying).join()
-            ended.append((copying, outcome))
         return ended
 
     def stop(self, copying: Copying) -> None:
@@ -48,8 +41,7 @@ class Copier:
     def close(self) -> None:
         for copying in list(self._threads):
             self.stop(copying)
-        os.close(self.fd)
-        os.close(self._write_fd)
+        self._news.close()
 
     def _run(self, copying: Copying) -> None:
         outcome: Outcome
@@ -59,8 +51,4 @@ class Copier:
             outcome = error
         except Exception as error:
             outcome = BackchannelError(f"the backup failed ({type(error).__name__}: {error})", code="internal")
-        self._done.append((copying, outcome))
-        try:
-            os.write(self._write_fd, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full of news already
+        self._news.tell((copying, outcome))

@@ -16,6 +16,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from .news import News
+
 FLUSH_AFTER_S = 0.010
 HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24  # of a log, https://www.sqlite.org/fileformat2.html#walformat
 QUICK_S = 0.002  # what everybody may wait for a flush in the loop: twenty sends; a good disk takes a tenth of it
@@ -37,11 +39,11 @@ class Flusher:
     `done()` returns which."""
 
     def __init__(self, sync: Callable[[int], None] = os.fdatasync) -> None:
-        self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._news: News[Flush] = News()
+        self.fd = self._news.fd
         self._sync = sync
         self._was_slow: deque[bool] = deque(maxlen=LAST)
         self._asked: SimpleQueue[tuple[Log, int] | None] = SimpleQueue()
-        self._done: deque[Flush] = deque()
         self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
         self._thread.start()
 
@@ -64,28 +66,16 @@ class Flusher:
 
     def done(self) -> list[Flush]:
         """The flushes of the thread that ended since the last call."""
-        try:
-            os.read(self.fd, 4096)
-        except BlockingIOError:
-            pass
-        ended = []
-        while self._done:
-            ended.append(self._done.popleft())
-        return ended
+        return self._news.take()
 
     def close(self) -> None:
         self._asked.put(None)
         self._thread.join()
-        os.close(self.fd)
-        os.close(self._write_fd)
+        self._news.close()
 
     def _run(self) -> None:
         while (asked := self._asked.get()) is not None:
-            self._done.append(self.flush(*asked))
-            try:
-                os.write(self._write_fd, b"\0")
-            except BlockingIOError:
-                pass  # the pipe is full of news already
+            self._news.tell(self.flush(*asked))
 
 
 class Log:
