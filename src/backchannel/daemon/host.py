@@ -317,7 +317,7 @@ class Host:
             handler = methods.get(request.method)
             if handler is None:
                 raise self._unknown_method(request.method)
-            if caller.peer.uid != self.uid and self.is_stranger(caller):  # let in by the system layout's modes alone
+            if self.is_stranger(caller):  # the sockets' modes let none in, but in the system layout
                 self._check_stranger(caller)
             answer = handler(caller, request, request_id, now, wall)
             if answer is not None:

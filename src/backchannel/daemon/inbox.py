@@ -43,7 +43,7 @@ class Inbox:
         self._tellings = guard.Pairs(TELLINGS_BURST, TELLINGS_A_MINUTE)
         self.unchecked_bytes = RESERVE_CHECK_BYTES
         self._checked_at = 0.0
-        self._shown: dict[str, tuple[float, str | None]] = {}  # who showed which key, and in the pass of which time
+        self._shown: dict[str, tuple[float, str]] = {}  # who showed which key, and in the pass of which time
 
     def push(self, caller: Caller, request: frame.Request, request_id: bytes, now: float, wall: float) -> None:
         push, extra = frame.parse_push(request)
@@ -152,33 +152,28 @@ class Inbox:
         particular. Raises `NotPermitted`."""
         if name is None:
             return None
-        if (shown := self._shown.get(name)) is not None and auth is not None and not self._host.is_stranger(caller):
-            at, key = shown
-            if at != now:  # a batch comes in one pass, and its key's file is looked at once
-                key = self._host.key_of(name)
-            if key is not None and auth.isascii() and compare_digest(key, auth):
-                self._shown[name] = (now, key)
-                return name
-        sender = AgentName(name)
+        sender = name if name in self._shown else str(AgentName(name))
         if self._host.is_stranger(caller):
             if not self._is_owner(caller.peer.uid, sender):
                 raise NotPermitted(
                     f"uid {caller.peer.uid} may not speak as {sender}: it owns no such agent",
                     hint="leave `from` out to push as @user",
                 )
-            return str(sender)
-        key = self._host.key_of(sender)
+            return sender
+        at, key = self._shown.get(sender, (0.0, None))
+        if at != now or not _is_shown(key, auth):  # a batch comes in one pass, and its key's file is looked at once
+            key = self._host.key_of(sender)
         if key is None and self._is_owner(caller.peer.uid, sender):  # root's own agent
-            return str(sender)
+            return sender
         if key is None:
             raise NotPermitted(f"there is no agent {sender} to speak for", hint=f"register it: backchannel up {sender}")
-        if auth is None or not auth.isascii() or not compare_digest(key, auth):
+        if not _is_shown(key, auth):
             why = "no key was shown" if auth is None else "the key shown is not its key"
             raise NotPermitted(
                 f"only {sender} itself may speak as {sender}: {why}", hint="leave `from` out to push as @user"
             )
-        self._shown[str(sender)] = (now, key)
-        return str(sender)
+        self._shown[sender] = (now, key)
+        return sender
 
     def _loop_refusal(self, push: frame.Push, sender: str) -> BackchannelError | None:
         """What stops a loop: too many hops, too many of one trace, or a model that goes past its own daemon."""
@@ -276,6 +271,10 @@ class Inbox:
         if sender is None and self._host.mailbox.has(message_id):
             return None
         return self._host.outbox.find(message_id) or self._host.undelivered.get(message_id)
+
+
+def _is_shown(key: str | None, auth: str | None) -> bool:
+    return key is not None and auth is not None and auth.isascii() and compare_digest(key, auth)
 
 
 def again() -> BackchannelError:
